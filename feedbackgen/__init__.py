@@ -1,0 +1,1 @@
+"""Make offline data and feedback on it."""

@@ -1,0 +1,1 @@
+"""Learn policies from feedback (PyTorch)."""
