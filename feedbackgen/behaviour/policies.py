@@ -1,0 +1,122 @@
+"""From what the user writes (``expert+noise=0.3:0.2``) to something that acts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from feedbackgen.behaviour.mlp import load_mlp
+from feedbackgen.behaviour.zoo import shipped_weights
+from feedbackgen.errors import PolicyError
+from feedbackgen.tasks import get_task
+from feedbackgen.types import FloatArray
+
+MODIFIERS = ("noise", "epsilon", "sample")
+
+
+class BehaviourPolicy(Protocol):
+    name: str
+
+    def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPolicy:
+    """Uniform over the action box."""
+
+    name: str
+    action_low: FloatArray  # (A,)
+    action_high: FloatArray  # (A,)
+
+    def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray:
+        return rng.uniform(self.action_low, self.action_high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbedPolicy:
+    """Another policy with Gaussian action noise, and now and then a uniformly random action."""
+
+    name: str
+    policy: BehaviourPolicy
+    noise: float  # standard deviation, in halves of the action range
+    epsilon: float  # probability of a random action, per step
+    action_low: FloatArray  # (A,)
+    action_high: FloatArray  # (A,)
+
+    def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray:
+        action = self.policy.act(observation, rng)
+        # Both are drawn at every step, so that noise leaves the epsilon draws as they are.
+        noise = rng.standard_normal(action.shape)
+        random_action = rng.uniform(self.action_low, self.action_high)
+        if rng.random() < self.epsilon:
+            return random_action
+        scale = self.noise * (self.action_high - self.action_low) / 2
+        return np.clip(action + scale * noise, self.action_low, self.action_high)
+
+
+def load_policy(task: str, spec: str) -> BehaviourPolicy:
+    """Make a behaviour policy from ``NAME[+noise=SCALE][+epsilon=P][+sample]``.
+
+    Args:
+        task: the task it acts in.
+        spec: NAME is ``random``, a shipped policy (`fbgen policies TASK` lists them), or a weight file's path;
+            noise is added to the action, epsilon replaces it by a random one, sample draws from the trained Gaussian.
+
+    Raises:
+        PolicyError: no such policy, a modifier out of range, or weights of another task.
+    """
+    name, modifiers = _parse(spec)
+    known = get_task(task)
+    box = {"action_low": np.array(known.action_low), "action_high": np.array(known.action_high)}
+    if name == "random":
+        if modifiers:
+            raise PolicyError(f"policy {spec!r}: random takes no modifiers")
+        return RandomPolicy(name=name, **box)
+    path = Path(name) if name.endswith(".npz") else shipped_weights(task, name)
+    policy = load_mlp(path, name=spec, task=task, sample="sample" in modifiers)
+    if not modifiers.keys() & {"noise", "epsilon"}:
+        return policy
+    noise, epsilon = modifiers.get("noise", 0.0), modifiers.get("epsilon", 0.0)
+    return PerturbedPolicy(name=spec, policy=policy, noise=noise, epsilon=epsilon, **box)
+
+
+def parse_share(text: str) -> tuple[str, float | None]:
+    """Split ``expert:0.3`` into the policy and its share of the episodes; no share gives None.
+
+    Raises:
+        PolicyError: the share is not a positive number.
+    """
+    spec, colon, share = text.rpartition(":")
+    if not colon:
+        return text, None
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value < float("inf"):
+        raise PolicyError(f"policy {text!r}: expected NAME:SHARE with a share above 0, got {share!r}")
+    return spec, value
+
+
+def _parse(spec: str) -> tuple[str, dict[str, float]]:
+    name, *parts = spec.split("+")
+    modifiers = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key not in MODIFIERS:
+            raise PolicyError(f"policy {spec!r}: unknown modifier {key!r}; expected one of {', '.join(MODIFIERS)}")
+        modifiers[key] = 1.0 if key == "sample" and not value else _number(spec, key, value)
+    return name, modifiers
+
+
+def _number(spec: str, key: str, text: str) -> float:
+    high = 1.0 if key == "epsilon" else float("inf")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= high or value == float("inf"):
+        expected = "a probability in [0, 1]" if key == "epsilon" else "a number >= 0"
+        raise PolicyError(f"policy {spec!r}: {key} expects {expected}, got {text!r}")
+    return value
