@@ -1,0 +1,178 @@
+"""Safety-Gymnasium 1.0.0, unmodified, imported on a current stack.
+
+Its own pins (gymnasium 0.28.1, mujoco 2.3.3, Python < 3.11) cannot be met. What has to be put right is put right here:
+while importing, or on the upstream class concerned; nothing is written to disk.
+"""
+
+import builtins
+import copy
+import dataclasses
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import mujoco
+import numpy as np
+import yaml
+
+VELOCITY_MODULE = "safety_gymnasium.tasks.safe_velocity.safety_{name}_velocity_v1"
+# The world's sky, 191 MB of pictures to compile at each reset, becomes a small gradient: it is scenery only.
+PLAIN_SKY = {
+    "@type": "skybox", "@builtin": "gradient", "@rgb1": "0.5 0.6 0.75", "@rgb2": "0.1 0.1 0.15",
+    "@width": "8", "@height": "8",
+}  # fmt: skip
+# What mujoco 2.3.3 computes for the mesh of the Racecar's body; from 3.0 on it is another inertia.
+RACECAR_BODY = "car_body"
+RACECAR_MASS = 0.017605537618291808  # kg
+RACECAR_INERTIA = (0.0002706324171671688, 0.0002385001307776043, 4.125453652032671e-05)  # kg m^2
+RACECAR_IPOS = (0.15557992747876107, -0.0003826658731145229, 6.812385950941158e-10)  # m
+RACECAR_IQUAT = (0.001766899788279318, 0.7071045736417905, -0.001766899788279318, 0.7071045736417905)
+
+
+def load_builder() -> type:
+    """Upstream's ``Builder``, which makes the navigation tasks."""
+    with _importable():
+        builder = importlib.import_module("safety_gymnasium.builder")
+        world = importlib.import_module("safety_gymnasium.world")
+        base_agent = importlib.import_module("safety_gymnasium.bases.base_agent")
+    _put_right_agents(base_agent)
+    _put_right_world(world)
+    return builder.Builder
+
+
+def load_velocity_class(name: str) -> type:
+    """Upstream's environment of a velocity task, for example ``half_cheetah``."""
+    with _importable():
+        module = importlib.import_module(VELOCITY_MODULE.format(name=name))
+    upstream_class = next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    )
+
+    class VelocityEnv(upstream_class):
+        def set_state(self, qpos, qvel):
+            super().set_state(qpos, qvel)
+            # mujoco 2 normalised quaternions in mj_forward; mujoco 3 leaves that to the caller.
+            mujoco.mj_normalizeQuat(self.model, self.data.qpos)
+
+    return VelocityEnv
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """Import below the upstream package without running its ``__init__``, and let dataclasses take array defaults."""
+    if "safety_gymnasium" not in sys.modules:
+        spec = importlib.util.find_spec("safety_gymnasium")
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError("No module named 'safety_gymnasium'", name="safety_gymnasium")
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        # The real __init__ imports parts of Gymnasium that are gone (vector, wrappers, multi-agent).
+        package = types.ModuleType("safety_gymnasium")
+        package.__path__ = [str(folder)]
+        package.__file__ = str(folder / "__init__.py")
+        sys.modules["safety_gymnasium"] = package
+    original = dataclasses.dataclass
+    dataclasses.dataclass = _dataclass_with_array_defaults
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        dataclasses.dataclass = original
+
+
+def _dataclass_with_array_defaults(cls=None, _dataclass=dataclasses.dataclass, **options):
+    """Python 3.11 refuses an ndarray as a default: make it a default factory."""
+    if cls is None:
+        return lambda cls: _dataclass_with_array_defaults(cls, _dataclass, **options)
+    for name in cls.__dict__.get("__annotations__", {}):
+        default = cls.__dict__.get(name)
+        if isinstance(default, np.ndarray):
+            setattr(cls, name, dataclasses.field(default_factory=default.copy))
+    return _dataclass(cls, **options)
+
+
+def _put_right_agents(base_agent: ModuleType) -> None:
+    agent_class = base_agent.BaseAgent
+    if hasattr(agent_class, "_put_right"):
+        return
+    original = agent_class._init_jnt_sensors
+
+    def init_joint_sensors(self):
+        engine = self.engine
+        self.engine = SimpleNamespace(model=_ModelWithArrayIndices(engine.model))
+        original(self)
+        self.engine = engine
+
+    agent_class._init_jnt_sensors = init_joint_sensors
+    # numpy 2.4: float() of an array with one element raises.
+    base_agent.float = lambda value: builtins.float(np.asarray(value).item())
+    agent_class._put_right = True
+
+
+class _ModelWithArrayIndices:
+    """A model whose joints can be looked up by an array of one index, as upstream does."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def jnt(self, index):
+        return self._model.jnt(int(np.asarray(index).item()))
+
+
+def _put_right_world(world: ModuleType) -> None:
+    world_class = world.World
+    if hasattr(world_class, "_put_right"):
+        return
+    # Upstream reads and parses its asset list at each reset.
+    with open(Path(world.BASE_DIR) / "configs" / "assets.yaml", encoding="utf-8") as file:
+        assets = yaml.safe_load(file)
+    assets["textures"]["skybox"] = PLAIN_SKY
+    world.yaml = SimpleNamespace(load=lambda file, Loader: copy.deepcopy(assets), FullLoader=None)  # noqa: N803
+    world.xmltodict = SimpleNamespace(parse=_ParseOnce(world.xmltodict.parse), unparse=world.xmltodict.unparse)
+    original = world_class.build
+
+    def build(self):
+        original(self)
+        if "racecar" in self.agent_base:
+            restore_racecar_inertia(self.model, self.data)
+
+    world_class.build = build
+    world_class._put_right = True
+
+
+class _ParseOnce:
+    """Parses the robots' XML once each; the caller gets a copy of its own."""
+
+    def __init__(self, parse):
+        self._parse = parse
+        self._parsed: dict[str, dict] = {}
+
+    def __call__(self, text):
+        if len(text) < 2000:  # a snippet with this episode's positions
+            return self._parse(text)
+        if text not in self._parsed:
+            self._parsed[text] = self._parse(text)
+        return copy.deepcopy(self._parsed[text])
+
+
+def restore_racecar_inertia(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Give the Racecar's body the mass and inertia that mujoco 2.3.3 computed for it."""
+    body = model.body(RACECAR_BODY).id
+    model.body_mass[body] = RACECAR_MASS
+    model.body_inertia[body] = RACECAR_INERTIA
+    model.body_ipos[body] = RACECAR_IPOS
+    model.body_iquat[body] = RACECAR_IQUAT
+    mujoco.mj_setConst(model, data)
+    mujoco.mj_resetData(model, data)
+    mujoco.mj_forward(model, data)
