@@ -49,13 +49,9 @@ class SafetyEnv:
         return self._env.task.data if self._navigation else self._env.data
 
     def reset(self, *, seed: int | None = None) -> tuple[FloatArray, dict]:
-        """Start an episode; the same seed gives the same layout and state.
-
-        Raises:
-            DataError: the first reset was given no seed; upstream would draw one that nobody records.
-        """
-        if self._navigation and seed is None and self._n_steps is None and not self.cost_terms:
-            seed = int(np.random.SeedSequence().generate_state(1, np.uint32)[0] >> 1)
+        """Start an episode; the same seed gives the same layout and state, no seed a fresh one."""
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
         observation, _ = self._env.reset(seed=seed)
         self._n_steps = 0
         if self._navigation:

@@ -1,0 +1,349 @@
+"""Episodes to Minari datasets and back: the only importer of minari and h5py.
+
+Written in Minari's HDF5 layout straight from arrays. ``infos/cost`` has T + 1 rows with a leading 0, as Minari's own
+collector would store it, so that ``infos["cost"][t + 1]`` is the cost of step t.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import h5py
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box
+from minari.serialization import serialize_space
+
+from feedbackgen.errors import DataError
+from feedbackgen.files import complete_or_absent
+from feedbackgen.provenance import versions
+from feedbackgen.tasks import get_task
+from feedbackgen.types import Episode, FloatArray, Trajectories, require_finite
+
+FORMAT_VERSION = 1
+# The lowest Minari that reads this layout: newer readers accept it, older stamps would shut them out.
+MINARI_VERSION = "0.5.4"
+DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What a dataset says of itself."""
+
+    dataset_id: str
+    path: Path
+    task: str
+    fingerprint: str  # of the episodes' contents
+    horizon: int  # steps
+    cost_limit: float  # per episode
+    return_min: float
+    return_max: float
+    cost_max: float
+    n_episodes: int
+    n_steps: int
+    observation_dim: int
+    action_dim: int
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    recipe: str  # TOML
+    versions: dict[str, str]
+
+
+def datasets_root() -> Path:
+    """Where Minari keeps datasets: ``$MINARI_DATASETS_PATH``, or ``~/.minari/datasets``."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def resolve_dataset(dataset: str | Path) -> Path:
+    """The folder of a dataset, given its Minari id or its path.
+
+    Raises:
+        DataError: there is none; the message names the nearest ids.
+    """
+    for path in (datasets_root() / dataset, Path(dataset)):
+        if (path / "data" / "metadata.json").is_file():
+            return path
+    known = list_datasets()
+    near = get_close_matches(str(dataset), known, n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(near)}?" if near else f"{len(known)} datasets are there"
+    raise DataError(f"dataset {dataset}: not found under {datasets_root()}; {hint}")
+
+
+def list_datasets() -> list[str]:
+    """The ids of all datasets under the root."""
+    root = datasets_root()
+    found = (path.parent.parent.relative_to(root) for path in root.rglob("data/metadata.json"))
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def write_dataset(
+    dataset_id: str,
+    episodes: Iterable[Episode],
+    *,
+    task: str,
+    description: str = "",
+    recipe: str = "",
+    policy_quality: Mapping[str, tuple[float, float]] | None = None,
+    root: Path | None = None,
+    force: bool = False,
+) -> DatasetInfo:
+    """Stream episodes into a Minari dataset that appears complete or not at all.
+
+    Args:
+        dataset_id: ``namespace/.../name-v0``.
+        episodes: in the order of their Minari ids.
+        task: the task they were collected in.
+        description: one sentence for people.
+        recipe: TOML that rebuilds the dataset.
+        policy_quality: measured mean return and cost return of behaviour policies, where known.
+        root: instead of `datasets_root`.
+        force: replace a dataset of that id.
+
+    Raises:
+        DataError: an id Minari would refuse, no episode, or arrays that do not fit the task.
+        OutputExists: the dataset is there and ``force`` is not given.
+        StoreError: the disk is full, or the place cannot be written.
+    """
+    if not DATASET_ID.fullmatch(dataset_id):
+        raise DataError(f"dataset id {dataset_id!r}: expected letters, digits, - and _ in parts, ending in -v<number>")
+    known = get_task(task)
+    target = (root or datasets_root()) / dataset_id
+    with complete_or_absent(target, force=force) as draft:
+        data = draft / "data"
+        data.mkdir(parents=True)
+        digest = hashlib.sha256()
+        returns, costs, lengths, policies = [], [], [], []
+        action_dtype = None
+        with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
+            for index, episode in enumerate(episodes):
+                _require_shapes(episode, known.observation_dim, known.action_dim, f"episode {index}")
+                _write_episode(file, index, episode, (policy_quality or {}).get(episode.policy))
+                _update_digest(digest, episode)
+                returns.append(episode.return_)
+                costs.append(episode.cost_return)
+                lengths.append(episode.n_steps)
+                policies.append(episode.policy)
+                action_dtype = episode.actions.dtype
+        if not returns:
+            raise DataError(f"dataset {dataset_id}: expected at least one episode, got none")
+        space = Box(-np.inf, np.inf, (known.observation_dim,), np.float64)
+        low, high = (np.array(bound, dtype=action_dtype) for bound in (known.action_low, known.action_high))
+        specification = EnvSpec(
+            id=known.gymnasium_id,
+            entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
+            kwargs={"task": task},
+            max_episode_steps=None,
+        ).to_json()
+        metadata = {
+            "total_episodes": len(returns),
+            "total_steps": int(sum(lengths)),
+            "data_format": "hdf5",
+            "jpeg_encoding": False,
+            "observation_space": serialize_space(space),
+            "action_space": serialize_space(Box(low, high, dtype=action_dtype)),
+            "env_spec": specification,
+            "eval_env_spec": specification,
+            "dataset_id": dataset_id,
+            "minari_version": MINARI_VERSION,
+            "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
+            "description": description,
+            "algorithm_name": "feedbackgen behaviour policies",
+            "ref_min_score": min(returns),
+            "ref_max_score": max(returns),
+            "cost_limit": known.default_cost_limit,
+            "fbgen": {
+                "format_version": FORMAT_VERSION,
+                "task": task,
+                "fingerprint": digest.hexdigest(),
+                "horizon": known.horizon,
+                "cost_limit": known.default_cost_limit,
+                "return_min": min(returns),
+                "return_max": max(returns),
+                "cost_max": max(costs),
+                "recipe": recipe,
+                "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+                "policies": _summarise_policies(policies, returns, costs),
+                "versions": versions(),
+            },
+        }
+        (data / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n")
+    return dataset_info(target)
+
+
+def dataset_info(dataset: str | Path) -> DatasetInfo:
+    """Read what a dataset says of itself.
+
+    Raises:
+        DataError: absent, damaged, made by something else, or of another format version.
+    """
+    path = resolve_dataset(dataset)
+    metadata = _read_metadata(path)
+    if "fbgen" not in metadata:
+        raise DataError(f"dataset {dataset}: plain Minari without feedbackgen's metadata; collect it with `fbgen collect`")
+    own = metadata["fbgen"]
+    if own.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"dataset {dataset}: format version {own.get('format_version')}, this release reads {FORMAT_VERSION}"
+        )
+    task = get_task(own["task"])
+    return DatasetInfo(
+        dataset_id=metadata["dataset_id"],
+        path=path,
+        n_episodes=metadata["total_episodes"],
+        n_steps=metadata["total_steps"],
+        observation_dim=task.observation_dim,
+        action_dim=task.action_dim,
+        action_low=task.action_low,
+        action_high=task.action_high,
+        **{
+            key: own[key]
+            for key in (
+                "task", "fingerprint", "horizon", "cost_limit", "return_min", "return_max", "cost_max",
+                "recipe", "versions",
+            )
+        },
+    )  # fmt: skip
+
+
+def load_trajectories(dataset: str | Path, *, with_rewards: bool) -> Trajectories:
+    """Read a whole dataset into flat memory.
+
+    Args:
+        dataset: Minari id or path.
+        with_rewards: also rewards, costs and behaviour policies; a learner asks for False.
+
+    Raises:
+        DataError: the file is truncated, lacks costs or episodes, or holds a wrong shape or a value not finite.
+    """
+    info = dataset_info(dataset)
+    n_steps, n_episodes = info.n_steps, info.n_episodes
+    starts = np.zeros(n_episodes + 1, dtype=np.int64)
+    observations = np.empty((n_steps, info.observation_dim))
+    final_observations = np.empty((n_episodes, info.observation_dim))
+    actions = np.empty((n_steps, info.action_dim))
+    terminations = np.empty(n_steps, dtype=bool)
+    rewards, costs, policies = np.empty(n_steps), np.empty(n_steps), []
+    with _open_hdf5(info.path) as file:
+        if len(file) != n_episodes:
+            raise DataError(f"dataset {dataset}: metadata names {n_episodes} episodes, the file holds {len(file)}")
+        for index in range(n_episodes):
+            place = f"dataset {dataset}, episode {index}"
+            try:
+                group = file[f"episode_{index}"]
+                length = int(group.attrs["total_steps"])
+                start, end = int(starts[index]), int(starts[index]) + length
+                starts[index + 1] = end
+                if end > n_steps:
+                    raise DataError(f"{place}: more steps than the {n_steps} that the metadata names")
+                all_observations = _read(group, "observations", (length + 1, info.observation_dim), place)
+                observations[start:end], final_observations[index] = all_observations[:-1], all_observations[-1]
+                actions[start:end] = _read(group, "actions", (length, info.action_dim), place)
+                terminations[start:end] = _read(group, "terminations", (length,), place)
+                if with_rewards:
+                    rewards[start:end] = _read(group, "rewards", (length,), place)
+                    costs[start:end] = _read(group, "infos/cost", (length + 1,), place)[1:]
+                    policies.append(str(group.attrs["behaviour_policy"]))
+            except (KeyError, OSError) as error:
+                raise DataError(f"{place}: truncated or damaged ({error}); collect the dataset again") from error
+    if starts[-1] != n_steps:
+        raise DataError(f"dataset {dataset}: metadata names {n_steps} steps, the file holds {starts[-1]}")
+    return Trajectories(
+        observations=observations,
+        final_observations=final_observations,
+        actions=actions,
+        terminations=terminations,
+        starts=starts,
+        rewards=rewards if with_rewards else None,
+        costs=costs if with_rewards else None,
+        policies=tuple(policies) if with_rewards else None,
+    )
+
+
+def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
+    """Return, cost return and behaviour policy of each episode, from its attributes alone."""
+    info = dataset_info(dataset)
+    with _open_hdf5(info.path) as file:
+        attributes = [dict(file[f"episode_{index}"].attrs) for index in range(info.n_episodes)]
+    returns = np.array([float(episode["rewards_sum"]) for episode in attributes])
+    costs = np.array([float(episode["cost_sum"]) for episode in attributes])
+    return returns, costs, tuple(str(episode["behaviour_policy"]) for episode in attributes)
+
+
+def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple[float, float] | None) -> None:
+    group = file.create_group(f"episode_{index}")
+    group.attrs["id"] = index
+    group.attrs["total_steps"] = episode.n_steps
+    group.attrs["seed"] = episode.seed
+    group.attrs["behaviour_policy"] = episode.policy
+    group.attrs["rewards_sum"] = episode.return_
+    group.attrs["cost_sum"] = episode.cost_return
+    if quality is not None:
+        group.attrs["policy_return"], group.attrs["policy_cost_return"] = quality
+    group["observations"] = episode.observations
+    group["actions"] = episode.actions
+    group["rewards"] = np.float64(episode.rewards)
+    group["terminations"] = episode.terminations
+    group["truncations"] = episode.truncations
+    infos = group.create_group("infos")
+    for name, values in {"cost": episode.costs, **episode.cost_terms}.items():
+        infos[name] = np.concatenate([[0.0], np.float64(values)])
+    if episode.states is not None:
+        infos["state"] = episode.states
+
+
+def _update_digest(digest, episode: Episode) -> None:
+    digest.update(f"{episode.seed} {episode.policy} {episode.n_steps}".encode())
+    arrays = [episode.observations, episode.actions, episode.rewards, episode.costs]
+    arrays += [episode.terminations, episode.truncations, *episode.cost_terms.values()]
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values).data)
+
+
+def _summarise_policies(policies: list[str], returns: list[float], costs: list[float]) -> dict[str, dict]:
+    names = np.array(policies)
+    return {
+        name: {
+            "episodes": int(np.sum(names == name)),
+            "return": float(np.array(returns)[names == name].mean()),
+            "cost": float(np.array(costs)[names == name].mean()),
+        }
+        for name in dict.fromkeys(policies)
+    }
+
+
+def _require_shapes(episode: Episode, observation_dim: int, action_dim: int, place: str) -> None:
+    for name, values, width in (("observations", episode.observations, observation_dim),
+                                ("actions", episode.actions, action_dim)):  # fmt: skip
+        if values.shape[1] != width:
+            raise DataError(f"{place}, {name}: expected {width} values a step, got {values.shape[1]}")
+
+
+def _read_metadata(path: Path) -> dict:
+    file = path / "data" / "metadata.json"
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise DataError(f"{file}: not valid JSON ({error}); collect the dataset again") from error
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    file = path / "data" / "main_data.hdf5"
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        raise DataError(f"{file}: absent, truncated or damaged ({error}); collect the dataset again") from error
+
+
+def _read(group: h5py.Group, name: str, shape: tuple[int, ...], place: str) -> np.ndarray:
+    if name not in group:
+        raise DataError(f"{place}: no {name}; collect it with `fbgen collect`")
+    values = group[name][()]
+    if values.shape != shape:
+        raise DataError(f"{place}, {name}: expected shape {shape}, got {values.shape}")
+    require_finite(f"{place}, {name}", values)
+    return values

@@ -1,0 +1,64 @@
+"""Files and folders that appear complete or not at all."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feedbackgen.errors import OutputExists, StoreError
+
+
+@contextmanager
+def complete_or_absent(target: Path, *, force: bool) -> Iterator[Path]:
+    """Yield a hidden sibling of the target to write to; it takes the target's name when the block ends well.
+
+    Raises:
+        OutputExists: the target is there and ``force`` is not given.
+        StoreError: the disk is full, or the place cannot be written.
+    """
+    refuse_existing(target, force=force)
+    draft = target.with_name(f".{target.name}.draft")
+    with writing_to(target):
+        _remove(draft)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            replace(draft, target)
+        finally:
+            _remove(draft)
+
+
+def replace(draft: Path, target: Path) -> None:
+    """Put a file or folder in the target's place; the old one is gone only once the new one stands there."""
+    if not target.is_dir():
+        draft.replace(target)
+        return
+    old = target.with_name(f".{target.name}.old")
+    _remove(old)
+    target.rename(old)
+    draft.rename(target)
+    _remove(old)
+
+
+def refuse_existing(target: Path, *, force: bool) -> None:
+    if target.exists() and not force:
+        raise OutputExists(f"{target} exists; use --force to replace it, or another name")
+
+
+@contextmanager
+def writing_to(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one line that names the target."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot write {target}: {reason}; nothing was left under that name") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
