@@ -23,7 +23,7 @@ from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
 from feedbackgen.provenance import versions
 from feedbackgen.tasks import get_task
-from feedbackgen.types import Episode, FloatArray, Trajectories, require_finite
+from feedbackgen.types import Episode, FloatArray, IntArray, Trajectories, require_finite
 
 FORMAT_VERSION = 1
 # The lowest Minari that reads this layout: newer readers accept it, older stamps would shut them out.
@@ -272,6 +272,14 @@ def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[
     returns = np.array([float(episode["rewards_sum"]) for episode in attributes])
     costs = np.array([float(episode["cost_sum"]) for episode in attributes])
     return returns, costs, tuple(str(episode["behaviour_policy"]) for episode in attributes)
+
+
+def load_starts(dataset: str | Path) -> IntArray:
+    """First step of each episode in the flat dataset and, last, the number of steps, (n_episodes + 1,), int64."""
+    info = dataset_info(dataset)
+    with _open_hdf5(info.path) as file:
+        lengths = [int(file[f"episode_{index}"].attrs["total_steps"]) for index in range(info.n_episodes)]
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple[float, float] | None) -> None:
