@@ -47,15 +47,19 @@ POPULATIONS = {
     "SafetyPointCircle1-v0": Population(
         branches=(
             Branch(source=None, penalty=0.0, snapshots={"poor": 60_000, "medium": 200_000, "expert": 1_000_000}),
-            Branch(source="medium", penalty=0.03, snapshots={"careful-medium": 100_000, "careful-expert": 500_000}),
-            Branch(source="medium", penalty=0.1, snapshots={"safe-medium": 100_000, "safe-expert": 600_000}),
+            Branch(source="medium", penalty=0.2, snapshots={"careful-medium": 100_000, "careful-expert": 500_000}),
+            Branch(source="medium", penalty=1.0, snapshots={"safe-medium": 100_000, "safe-expert": 600_000}),
         ),
     ),
     "SafetyHalfCheetahVelocity-v1": Population(
         branches=(
-            Branch(source=None, penalty=0.0, snapshots={"poor": 150_000, "medium": 500_000, "expert": 2_000_000}),
-            Branch(source="medium", penalty=0.5, snapshots={"careful-medium": 200_000, "careful-expert": 1_000_000}),
-            Branch(source="medium", penalty=2.0, snapshots={"safe-medium": 200_000, "safe-expert": 1_000_000}),
+            Branch(
+                source=None,
+                penalty=0.0,
+                snapshots={"poor": 150_000, "novice": 300_000, "medium": 500_000, "expert": 2_000_000},
+            ),
+            Branch(source="medium", penalty=4.0, snapshots={"careful-medium": 200_000, "careful-expert": 800_000}),
+            Branch(source="medium", penalty=12.0, snapshots={"safe-medium": 200_000, "safe-expert": 800_000}),
         ),
     ),
 }

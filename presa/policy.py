@@ -1,0 +1,71 @@
+"""The policy being learnt: a Gaussian of fixed width around a tanh network, in the action box scaled to [-1, 1]."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from feedbackgen.errors import RecipeError
+from feedbackgen.seeding import derived_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The network and its width.
+
+    Raises:
+        RecipeError: a value is out of range.
+    """
+
+    hidden_sizes: tuple[int, ...] = (256, 256)  # units of each hidden layer
+    std: float = 0.3  # of every action dimension, in half widths of the action box [R]
+
+    def __post_init__(self):
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise RecipeError(f"hidden_sizes: expected positive sizes, got {self.hidden_sizes}")
+        if not self.std > 0:
+            raise RecipeError(f"std: expected a number above 0, got {self.std}")
+
+
+class GaussianPolicy(nn.Module):
+    """Mean ``tanh(MLP(standardised observation))``; acts by its mean."""
+
+    def __init__(self, observation_dim: int, action_dim: int, config: PolicyConfig, seed: int):
+        super().__init__()
+        self.std = config.std
+        self.network = _mlp([observation_dim, *config.hidden_sizes, action_dim])
+        _initialise(self.network, torch.Generator().manual_seed(derived_seed(seed, "policy")))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Mean actions in [-1, 1], (..., A)."""
+        return torch.tanh(self.network(observations))
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Log-density of actions, (...,); for a fixed width a scaled squared error and a constant."""
+        squared_error = (actions - self(observations)).square().sum(-1)
+        return squared_error * (-0.5 / self.std**2) - actions.shape[-1] * math.log(self.std * math.sqrt(2 * math.pi))
+
+
+@torch.no_grad()
+def log_probs(policy: GaussianPolicy, observations: Tensor, actions: Tensor, chunk: int = 16384) -> Tensor:
+    """Log-density of every step of a dataset, without gradient, (n_steps,)."""
+    parts = zip(observations.split(chunk), actions.split(chunk), strict=True)
+    return torch.cat([policy.log_prob(*part) for part in parts])
+
+
+def _mlp(sizes: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _initialise(network: nn.Sequential, generator: torch.Generator) -> None:
+    """Torch's own initialisation, from our generator instead of the global one."""
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
