@@ -1,8 +1,10 @@
 """Ask the simulated teacher about a dataset, and store what it said."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +13,36 @@ from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.files import refuse_existing
 from feedbackgen.provenance import versions
 from feedbackgen.seeding import stream
-from feedbackgen.segments import draw_pairs, draw_starts, episode_of, segment_sums
+from feedbackgen.segments import Candidates, Strata, draw_pairs, draw_segments, enumerate_segments, segment_sums
 from feedbackgen.statistics import binomial_interval
-from feedbackgen.store import Feedback, Oracle, Preferences, Safety, Segments, write_feedback
+from feedbackgen.store import (
+    DEFAULT_NAME,
+    Feedback,
+    Oracle,
+    Preferences,
+    SafetyLabels,
+    Segments,
+    feedback_path,
+    write_feedback,
+)
+from feedbackgen.tasks import get_task
 from feedbackgen.teacher import (
     DEFAULT_BETA,
-    SAFE,
     UNSAFE,
     expected_error,
-    label_preferences,
-    label_safety,
-    segment_bound,
+    flip_preferences,
+    flip_safety,
+    is_tie,
+    is_unsafe,
+    judge_safety,
+    prefer,
+    preference_probabilities,
+    return_scale,
     solve_beta,
 )
 from feedbackgen.types import FloatArray, IntArray, Trajectories
 
-N_SCALE_PAIRS = 100_000  # of a sample of its own, from which the scale of return differences is taken
+N_CALIBRATION_PAIRS = 100_000  # at most; a sample of its own, on which beta is solved for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,207 +54,246 @@ class LabelConfig:
     """
 
     n_pairs: int = 10_000
-    n_safety: int | None = None  # segments with a safety label; None: as many as pairs
+    n_safety: int | None = None  # segments with a safety label; None: as many as pairs, where there are so many
     segment_length: int = 64  # steps
-    beta: float = DEFAULT_BETA  # rationality per standard deviation of return differences
-    error_rate: float | None = None  # solve for the beta that errs so; replaces beta
-    preference_noise: float = 0.0  # probability of flipping a preference
-    safety_noise: float = 0.0  # probability of flipping a safety label
-    cost_limit: float | None = None  # per episode; None: the task's
-    safety_threshold: float | None = None  # cost per segment; replaces the scaled limit
-    unsafe_share: float | None = None  # of the segments with a safety label; None: as they come
+    beta: float | None = None  # rationality per `return_scale`, inf never errs; None: DEFAULT_BETA
+    error_rate: float | None = None  # instead of beta: solve for the one with this expected error before flips
+    noise: float = 0.0  # probability of flipping a label, on both channels
+    preference_noise: float | None = None  # instead of noise, for preferences
+    safety_noise: float | None = None  # instead of noise, for safety labels
+    cost_limit: float | None = None  # per episode; None: the dataset's
+    safety_threshold: float | None = None  # instead of a limit: the highest safe cost of a segment
+    unsafe_share: float | None = None  # of the drawn segments; None: as they come
     seed: int = 0
 
     def __post_init__(self):
-        _check(self.n_pairs >= 1, "pairs", "at least 1", self.n_pairs)
-        _check(self.n_safety is None or self.n_safety >= 2, "safety labels", "at least 2", self.n_safety)
-        _check(self.segment_length >= 1, "segment length", "at least 1", self.segment_length)
-        _check(self.beta >= 0, "beta", "a number >= 0, or inf", self.beta)
-        for name in ("preference_noise", "safety_noise"):
+        for name, lowest in (("n_pairs", 1), ("n_safety", 0), ("segment_length", 1), ("seed", 0)):
             value = getattr(self, name)
-            _check(0 <= value <= 1, name.replace("_", " "), "a probability in [0, 1]", value)
+            if name == "n_safety" and value is None:
+                continue
+            is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            _check(is_integer and value >= lowest, name, f"an integer >= {lowest}", value)
+        _check(self.beta is None or self.beta > 0, "beta", "a number above 0, or inf", self.beta)
+        good = self.error_rate is None or 0 <= self.error_rate < 0.5
+        _check(good, "error_rate", "a rate in [0, 0.5)", self.error_rate)
+        for name in ("noise", "preference_noise", "safety_noise", "unsafe_share"):
+            value = getattr(self, name)
+            _check(value is None or 0 <= value <= 1, name, "a probability in [0, 1]", value)
         for name in ("cost_limit", "safety_threshold"):
             value = getattr(self, name)
-            _check(value is None or 0 <= value < np.inf, name.replace("_", " "), "a cost >= 0", value)
-        _check(self.unsafe_share is None or 0 < self.unsafe_share < 1, "unsafe share", "a share in (0, 1)", self.unsafe_share)
-        _check(self.seed >= 0, "seed", "an integer >= 0", self.seed)
+            _check(value is None or 0 <= value < math.inf, name, "a cost >= 0", value)
+        for one, other in (("beta", "error_rate"), ("cost_limit", "safety_threshold")):
+            both = getattr(self, one) is not None and getattr(self, other) is not None
+            _check(not both, f"{one} and {other}", "one of them", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSummary:
-    """What was asked for, and what came out."""
+    """What was asked for, and what came out.
+
+    ``statistics`` is the store's attribute of that name: counts, beta, return_scale, safety_bound, and for each rate
+    ``{"expected", "realised", "low", "high"}`` with the 95 % interval of the realised one; see docs/data-format.md.
+    """
 
     path: Path
-    statistics: dict  # see `_statistics`
+    dataset_id: str
+    task: str
+    segment_length: int  # steps
+    seed: int
+    cost_limit: float  # per episode
+    statistics: Mapping[str, Any]
 
 
-def label(dataset: str | Path, config: LabelConfig, *, name: str = "default", force: bool = False) -> LabelSummary:
+def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME, force: bool = False) -> LabelSummary:
     """Label a dataset and store the feedback beside it, as ``<dataset>/feedback/<name>.zarr``.
 
     Raises:
-        DataError: the dataset cannot be read, no segment fits, or none is safe, or none unsafe.
+        DataError: the dataset cannot be read, too few segments or pairs fit, or none is safe, or none unsafe.
         OutputExists: feedback of that name is there and ``force`` is not given.
         StoreError: the disk is full, or the place cannot be written.
     """
-    info = dataset_info(dataset)
-    path = info.path / "feedback" / f"{name}.zarr"
+    path = feedback_path(dataset, name)
     refuse_existing(path, force=force)
-    trajectories = load_trajectories(info.path, with_rewards=True)
-    limit = info.cost_limit if config.cost_limit is None else config.cost_limit
-    feedback = label_trajectories(trajectories, config, cost_limit=limit, horizon=info.horizon)
-    feedback.attributes.update(
-        dataset_id=info.dataset_id,
-        dataset_fingerprint=info.fingerprint,
-        task=info.task,
-        versions=versions(("feedbackgen", "numpy", "zarr")),
+    info = dataset_info(dataset)
+    cost_limit = float(info.cost_limit if config.cost_limit is None else config.cost_limit)
+    feedback = label_trajectories(
+        load_trajectories(dataset, with_rewards=True),
+        config,
+        cost_limit=cost_limit,
+        horizon=info.horizon,
+        dataset=info.dataset_id,
+        attributes={
+            "dataset_id": info.dataset_id,
+            "dataset_fingerprint": info.fingerprint,
+            "task": info.task,
+            "environment": get_task(info.task).gymnasium_id,
+            "versions": versions(("feedbackgen", "numpy", "zarr")),
+        },
     )
     write_feedback(path, feedback, force=force)
-    return LabelSummary(path=path, statistics=feedback.attributes["statistics"])
+    return LabelSummary(
+        path=path,
+        dataset_id=info.dataset_id,
+        task=info.task,
+        segment_length=config.segment_length,
+        seed=config.seed,
+        cost_limit=cost_limit,
+        statistics=feedback.attributes["statistics"],
+    )
 
 
-def label_trajectories(trajectories: Trajectories, config: LabelConfig, *, cost_limit: float, horizon: int) -> Feedback:
+def label_trajectories(
+    trajectories: Trajectories,
+    config: LabelConfig,
+    *,
+    cost_limit: float,
+    horizon: int,
+    dataset: str = "the dataset",
+    attributes: Mapping[str, Any] | None = None,
+) -> Feedback:
     """The teacher's answers on trajectories in memory.
+
+    Pairs, safety segments, answers and flips each have a random stream of their own: what is asked on one channel, or
+    how noisy it is, leaves the other alone.
 
     Args:
         trajectories: with rewards and costs.
         config: what is asked.
         cost_limit: per episode.
         horizon: T_max of the task, in steps.
+        dataset: named in errors.
+        attributes: go into the store's first.
 
     Raises:
-        DataError: no segment fits, or none is safe, or none unsafe.
+        DataError: rewards or costs are missing, too few segments or pairs fit, all returns are equal, or no segment is
+            safe, or none unsafe.
     """
-    length, starts, seed = config.segment_length, trajectories.starts, config.seed
-    bound = config.safety_threshold
-    if bound is None:
-        bound = segment_bound(cost_limit, length, horizon)
-    pairs = draw_pairs(starts, length, config.n_pairs, stream(seed, "pairs"))
-    n_safety = config.n_pairs if config.n_safety is None else config.n_safety
-    safety_starts = _draw_safety_segments(trajectories, config, n_safety, bound)
+    if trajectories.rewards is None or trajectories.costs is None:
+        raise DataError(f"{dataset}: the teacher needs rewards and costs; load them with with_rewards=True")
+    length, seed = config.segment_length, config.seed
+    candidates = enumerate_segments(trajectories.starts, length, dataset=dataset)
+    returns = segment_sums(trajectories.rewards, trajectories.starts, length)
+    costs = segment_sums(trajectories.costs, trajectories.starts, length)
+    bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
+    n_safety = min(config.n_pairs, candidates.n_segments) if config.n_safety is None else config.n_safety
+    strata = None
+    if config.unsafe_share is not None:
+        strata = Strata(unsafe=is_unsafe(costs, bound), unsafe_share=config.unsafe_share)
+    if n_safety or strata is not None:
+        _require_both_classes(costs, bound, f"segments of {dataset}")
 
-    returns = segment_sums(trajectories.rewards, pairs.ravel(), length).reshape(-1, 2)
-    scale = return_scale(trajectories, length, seed)
-    difference = returns[:, 1] - returns[:, 0]
-    beta = config.beta
-    if config.error_rate is not None:
-        beta = solve_beta(difference, error_rate=config.error_rate, scale=scale)
-    preferred = label_preferences(returns, beta=beta, scale=scale, noise=config.preference_noise, seed=seed)
-    safety_costs = segment_sums(trajectories.costs, safety_starts, length)
-    safe = label_safety(safety_costs, bound=bound, noise=config.safety_noise, seed=seed)
-    _require_both_classes(safe.clean, safety_costs, bound)
+    pairs = draw_pairs(candidates, config.n_pairs, stream(seed, "pairs"), strata=strata)
+    differences = returns[pairs[:, 1]] - returns[pairs[:, 0]]
+    scale = return_scale(returns)
+    beta = _beta(config, candidates, returns, scale, strata)
+    clean = prefer(differences, beta=beta, scale=scale, rng=stream(seed, "preference"))
+    preference_noise = config.noise if config.preference_noise is None else config.preference_noise
+    preferences, flipped = flip_preferences(clean, preference_noise, stream(seed, "preference-flip"))
+
+    judged = draw_segments(candidates.n_segments, n_safety, stream(seed, "safety-segments"), strata=strata)
+    if n_safety:
+        _require_both_classes(costs[judged], bound, f"drawn segments of {dataset}")
+    clean_safety = judge_safety(costs[judged], bound)
+    safety_noise = config.noise if config.safety_noise is None else config.safety_noise
+    safety, safety_flipped = flip_safety(clean_safety, safety_noise, stream(seed, "safety-flip"))
 
     # A segment that is asked about twice stands once.
-    first_steps, position = np.unique(np.concatenate([pairs.ravel(), safety_starts]), return_inverse=True)
-    n_labels = pairs.size
-    statistics = _statistics(config, difference, preferred, safe, beta, scale, bound)
+    numbers, rows = np.unique(np.concatenate([pairs.ravel(), judged]), return_inverse=True)
+    rows = rows.astype(np.int32)
+    undecided = is_tie(differences, scale)
+    draw_error = expected_error(differences, beta=beta, scale=scale)
+    second_is_better = (differences > 0).astype(np.float32)
+    statistics = {
+        "segments": len(numbers),
+        "pairs": len(pairs),
+        "ties": int(undecided.sum()),
+        "safety_labels": len(judged),
+        "beta": _json_number(beta),
+        "return_scale": scale,
+        "safety_bound": bound,
+        "draw_errors": _rate(draw_error, (clean != second_is_better)[~undecided]),
+        "preference_flips": _rate(preference_noise, flipped[~undecided]),
+        "preference_error": _rate(
+            draw_error + preference_noise - 2 * draw_error * preference_noise,
+            (preferences != second_is_better)[~undecided],
+        ),
+        "safety_flips": _rate(safety_noise, safety_flipped),
+        "unsafe_share": _rate(config.unsafe_share, clean_safety == UNSAFE),
+        "unsafe_labels": _rate(None, safety == UNSAFE),
+    }
     return Feedback(
-        segments=_segments(first_steps, starts, length),
+        segments=_segments(candidates, numbers),
         preferences=Preferences(
-            pair=position[:n_labels].reshape(-1, 2).astype(np.int32),
-            label=preferred.label,
-            annotator=np.zeros(len(pairs), dtype=np.int32),
+            pair=rows[: pairs.size].reshape(-1, 2), label=preferences, annotator=np.zeros(len(pairs), dtype=np.int32)
         ),
-        safety=Safety(
-            segment=position[n_labels:].astype(np.int32),
-            label=safe.label,
-            annotator=np.zeros(n_safety, dtype=np.int32),
-        ),
+        safety=SafetyLabels(segment=rows[pairs.size :], label=safety, annotator=np.zeros(len(judged), dtype=np.int32)),
         oracle=Oracle(
-            segment_return=segment_sums(trajectories.rewards, first_steps, length),
-            segment_cost=segment_sums(trajectories.costs, first_steps, length),
-            preference_probability=preferred.probability,
-            preference_clean=preferred.clean,
-            preference_flipped=preferred.flipped,
-            safety_clean=safe.clean,
-            safety_flipped=safe.flipped,
+            segment_return=returns[numbers],
+            segment_cost=costs[numbers],
+            preference_probability=preference_probabilities(differences, beta=beta, scale=scale).astype(np.float32),
+            preference_clean=clean,
+            preference_flipped=flipped,
+            safety_clean=clean_safety,
+            safety_flipped=safety_flipped,
         ),
         attributes={
+            **(attributes or {}),
             "source": "simulated",
             "annotators": ["simulated teacher"],
-            "cost_limit": float(cost_limit),
-            "safety_bound": float(bound),
-            "return_scale": float(scale),
-            # JSON has no infinity.
-            "teacher": {key: str(value) if value == np.inf else value for key, value in asdict(config).items()},
+            "segment_length": length,
+            "horizon": horizon,
+            "cost_limit": cost_limit,
+            "safety_bound": bound,
             "seed": seed,
+            "teacher": {entry.name: _json_number(getattr(config, entry.name)) for entry in fields(config)},
             "statistics": statistics,
         },
     )
 
 
-def return_scale(trajectories: Trajectories, segment_length: int, seed: int) -> float:
-    """Standard deviation of return differences between two segments drawn at random.
-
-    Estimated from a sample of segments on a stream of its own, as the root of twice their variance.
-    """
-    drawn = draw_starts(trajectories.starts, segment_length, N_SCALE_PAIRS, stream(seed, "scale"))
-    scale = float(np.sqrt(2.0) * segment_sums(trajectories.rewards, drawn, segment_length).std())
-    # All segments alike: every pair is a tie, and any scale will do.
-    return scale if scale > 0 else 1.0
-
-
-def _draw_safety_segments(trajectories: Trajectories, config: LabelConfig, n_segments: int, bound: float) -> IntArray:
-    rng = stream(config.seed, "safety", "segments")
-    if config.unsafe_share is None:
-        return draw_starts(trajectories.starts, config.segment_length, n_segments, rng)
-    drawn = draw_starts(trajectories.starts, config.segment_length, max(N_SCALE_PAIRS, 20 * n_segments), rng)
-    costs = segment_sums(trajectories.costs, drawn, config.segment_length)
-    unsafe = label_safety(costs, bound=bound, noise=0.0, seed=config.seed).clean == UNSAFE
-    n_unsafe = round(config.unsafe_share * n_segments)
-    chosen = [drawn[unsafe][:n_unsafe], drawn[~unsafe][: n_segments - n_unsafe]]
-    if len(chosen[0]) < n_unsafe or len(chosen[1]) < n_segments - n_unsafe:
-        raise DataError(
-            f"unsafe share {config.unsafe_share}: only {unsafe.mean():.2%} of the segments of length {config.segment_length} "
-            f"cost more than {bound:g}; use another share, --safety-threshold, or another mixture of policies"
-        )
-    return rng.permutation(np.concatenate(chosen))
+def _beta(
+    config: LabelConfig, candidates: Candidates, returns: FloatArray, scale: float, strata: Strata | None
+) -> float:
+    if config.error_rate is None:
+        return float(DEFAULT_BETA if config.beta is None else config.beta)
+    # Drawn as the pairs are, but from a stream of its own: beta belongs to the dataset, not to the pairs asked about.
+    n_pairs = max(1, min(N_CALIBRATION_PAIRS, candidates.n_pairs // 4))
+    pairs = draw_pairs(candidates, n_pairs, stream(config.seed, "calibration"), strata=strata)
+    return solve_beta(returns[pairs[:, 1]] - returns[pairs[:, 0]], config.error_rate, scale=scale)
 
 
-def _segments(first_steps: IntArray, starts: IntArray, length: int) -> Segments:
-    episode = episode_of(first_steps, starts)
+def _segments(candidates: Candidates, numbers: IntArray) -> Segments:
+    episodes, first_steps = candidates.locate(numbers)
     return Segments(
-        episode=episode.astype(np.int32),
-        start=(first_steps - starts[episode]).astype(np.int32),
-        length=np.full(len(first_steps), length, dtype=np.int32),
+        episode=episodes.astype(np.int32),
+        start=first_steps.astype(np.int32),
+        length=np.full(len(numbers), candidates.length, dtype=np.int32),
     )
 
 
-def _require_both_classes(clean: IntArray, costs: FloatArray, bound: float) -> None:
-    for value, word in ((SAFE, "safe"), (UNSAFE, "unsafe")):
-        if not np.any(clean == value):
-            raise DataError(
-                f"safety labels: none of {len(clean)} segments is {word} (costs {costs.min():g} to {costs.max():g}, bound "
-                f"{bound:g}); use --safety-threshold or --cost-limit, another --segment-length, or another mixture of policies"
-            )
+def _require_both_classes(costs: FloatArray, bound: float, which: str) -> None:
+    n_unsafe = int(is_unsafe(costs, bound).sum())
+    if n_unsafe in (0, len(costs)):
+        raise DataError(
+            f"safety labels: {n_unsafe} of {len(costs)} {which} are unsafe (costs {costs.min():g} to {costs.max():g}, "
+            f"bound {bound:g}); use --safety-threshold or --cost-limit, or collect another mixture of policies"
+        )
 
 
-def _statistics(config, difference, preferred, safe, beta, scale, bound) -> dict:
-    """Requested figures beside realised ones, each with its 95 % interval."""
-    untied = difference != 0.0
-    better = np.where(difference[untied] > 0, 1.0, 0.0)
-    return {
-        "pairs": len(difference),
-        "ties": int(np.sum(~untied)),
-        "beta": float(beta) if np.isfinite(beta) else "inf",
-        "return_scale": float(scale),
-        "preference_error": _rate(
-            expected_error(difference, beta=beta, scale=scale) * (1 - 2 * config.preference_noise) + config.preference_noise,
-            preferred.label[untied] != better,
-        ),
-        "preference_flips": _rate(config.preference_noise, preferred.flipped[untied]),
-        "safety_labels": len(safe.label),
-        "safety_bound": float(bound),
-        "safety_flips": _rate(config.safety_noise, safe.flipped),
-        "unsafe_share": _rate(config.unsafe_share, safe.clean == UNSAFE),
-    }
-
-
-def _rate(expected: float | None, happened: Sequence[bool]) -> dict:
-    low, high = binomial_interval(int(np.sum(happened)), len(happened))
-    realised = float(np.mean(happened)) if len(happened) else 0.0
+def _rate(expected: float | None, happened: np.ndarray) -> dict[str, float | None]:
+    n_happened, n_trials = int(happened.sum()), len(happened)
+    low, high = binomial_interval(n_happened, n_trials)
+    realised = n_happened / n_trials if n_trials else None
     return {"expected": None if expected is None else float(expected), "realised": realised, "low": low, "high": high}
 
 
-def _check(good: bool, name: str, expected: str, came) -> None:
+def _json_number(value: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    if value is None or isinstance(value, int | np.integer):
+        return value if value is None else int(value)
+    return "inf" if math.isinf(value) else float(value)
+
+
+def _check(good: bool, name: str, expected: str, came: Any) -> None:
     if not good:
         raise RecipeError(f"{name}: expected {expected}, got {came}")

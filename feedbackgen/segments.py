@@ -1,72 +1,197 @@
-"""Draw segments and pairs of segments from a dataset, and sum what happened in them."""
+"""Which segments are asked about: every segment of one length, their sums, and random segments and pairs of them."""
+
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from feedbackgen.errors import DataError
-from feedbackgen.types import FloatArray, IntArray
+from feedbackgen.types import BoolArray, FloatArray, IntArray
+
+MAX_DRAW = 4_000_000  # pairs drawn at once, which bounds the memory
+MAX_ROUNDS = 24  # of drawing, before we say that there are no more pairs
 
 
-def draw_starts(starts: IntArray, segment_length: int, n_segments: int, rng: np.random.Generator) -> IntArray:
-    """Draw segments uniformly over all places where one fits whole into an episode.
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Every segment of one length, numbered in the order of episodes and first steps."""
+
+    length: int  # steps of each segment, H
+    offsets: IntArray  # (n_episodes + 1,), the number of an episode's first segment
+
+    @property
+    def n_segments(self) -> int:
+        return int(self.offsets[-1])
+
+    @property
+    def n_pairs(self) -> int:
+        """How many different pairs there are that share no step."""
+        per_episode = np.diff(self.offsets)
+        apart = np.minimum(self.length - 1, np.maximum(per_episode - 1, 0))
+        overlapping = int(np.sum(apart * per_episode - apart * (apart + 1) // 2))
+        return self.n_segments * (self.n_segments - 1) // 2 - overlapping
+
+    def locate(self, numbers: IntArray) -> tuple[IntArray, IntArray]:
+        """The episode and the first step of each numbered segment."""
+        episodes = np.searchsorted(self.offsets, numbers, side="right") - 1
+        return episodes, numbers - self.offsets[episodes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strata:
+    """Draw unsafe and safe segments in fixed shares instead of as they come."""
+
+    unsafe: BoolArray  # (n_segments,), of all candidates
+    unsafe_share: float  # in [0, 1]
+
+
+def enumerate_segments(starts: IntArray, length: int, *, dataset: str = "the dataset") -> Candidates:
+    """Number every segment of ``length`` steps that lies within one episode.
 
     Args:
         starts: first step of each episode and, last, the number of steps, (n_episodes + 1,).
-        segment_length: steps.
-        n_segments: how many, with replacement.
-
-    Returns:
-        First step of each segment in the flat dataset, (n_segments,), int64.
+        length: steps of a segment, >= 1.
+        dataset: named in the error.
 
     Raises:
         DataError: no episode is long enough.
     """
-    places = np.maximum(np.diff(starts) - segment_length + 1, 0)
-    ends = np.cumsum(places)
-    if ends[-1] == 0:
-        longest = int(np.diff(starts).max())
+    lengths = np.diff(starts)
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - length + 1, 0))]).astype(np.int64)
+    if offsets[-1] == 0:
+        longest = int(lengths.max(initial=0))
         raise DataError(
-            f"segment length {segment_length}: the longest episode has {longest} steps; use --segment-length {longest} or less"
+            f"segment length {length}: longest episode of {dataset} has {longest} steps; "
+            f"use --segment-length {longest} or less"
         )
-    drawn = rng.integers(ends[-1], size=n_segments)
-    episode = np.searchsorted(ends, drawn, side="right")
-    return starts[episode] + drawn - (ends[episode] - places[episode])
+    return Candidates(length=length, offsets=offsets)
 
 
-def draw_pairs(starts: IntArray, segment_length: int, n_pairs: int, rng: np.random.Generator) -> IntArray:
-    """Draw distinct pairs of segments that do not overlap.
+def segment_sums(values: FloatArray, starts: IntArray, length: int) -> FloatArray:
+    """Undiscounted sum of ``values`` over each candidate segment, in the order of `enumerate_segments`.
+
+    Args:
+        values: one per step of the dataset, (n_steps,).
+        starts: first step of each episode and, last, the number of steps, (n_episodes + 1,).
+        length: steps of a segment.
 
     Returns:
-        First steps of the two segments of each pair, (n_pairs, 2), int64.
+        float64, (n_segments,).
+    """
+    # Sums start anew in each episode: over a whole dataset the rounding error of the difference would show.
+    sums = [np.empty(0)]
+    for first, last in pairwise(starts):
+        if last - first >= length:
+            cumulative = np.concatenate([[0.0], np.cumsum(values[first:last], dtype=np.float64)])
+            sums.append(cumulative[length:] - cumulative[:-length])
+    return np.concatenate(sums)
+
+
+def draw_pairs(
+    candidates: Candidates,
+    n_pairs: int,
+    rng: np.random.Generator,
+    *,
+    strata: Strata | None = None,
+) -> IntArray:
+    """Draw different pairs of segments; the two of a pair share no step, and no pair comes twice, in either order.
+
+    Args:
+        candidates: what to draw from, uniformly.
+        n_pairs: how many.
+        rng: the stream of the pairs.
+        strata: each segment of a pair is an unsafe one with probability ``unsafe_share``; None draws from all alike.
+
+    Returns:
+        Numbers of the first and the second segment, int64, (n_pairs, 2).
 
     Raises:
-        DataError: no episode is long enough, or the dataset is too small for so many distinct pairs.
+        DataError: there are not that many pairs.
     """
+    if n_pairs > candidates.n_pairs:
+        raise DataError(_too_few_pairs(n_pairs, candidates.n_pairs, candidates.length))
     pairs = np.empty((0, 2), dtype=np.int64)
-    for _ in range(64):
-        missing = n_pairs - len(pairs)
-        if missing == 0:
-            return pairs
-        drawn = draw_starts(starts, segment_length, 2 * missing, rng).reshape(missing, 2)
-        drawn = drawn[np.abs(drawn[:, 0] - drawn[:, 1]) >= segment_length]
-        pairs = _distinct(np.concatenate([pairs, drawn]))
-    raise DataError(
-        f"pairs: only {len(pairs)} distinct pairs of segments of length {segment_length} came up, {n_pairs} were asked for; "
-        "use fewer --pairs or a shorter --segment-length"
+    n_drawn = n_pairs + n_pairs // 16 + 64
+    for _ in range(MAX_ROUNDS):
+        drawn = _draw(candidates.n_segments, (n_drawn, 2), rng, strata)
+        pairs = _distinct(np.concatenate([pairs, drawn[~_overlap(candidates, drawn)]]), candidates.n_segments)
+        if len(pairs) >= n_pairs:
+            return pairs[:n_pairs]
+        n_drawn = min(2 * n_drawn, MAX_DRAW)
+    raise DataError(_too_few_pairs(n_pairs, len(pairs), candidates.length))
+
+
+def draw_segments(
+    n_segments: int,
+    n_drawn: int,
+    rng: np.random.Generator,
+    *,
+    strata: Strata | None = None,
+) -> IntArray:
+    """Draw different segments.
+
+    Args:
+        n_segments: number of candidates.
+        n_drawn: how many to draw.
+        rng: the stream of the segments.
+        strata: ``unsafe_share`` of the drawn are unsafe, exact but for rounding; None draws from all alike.
+
+    Returns:
+        Numbers of the segments in random order, int64, (n_drawn,).
+
+    Raises:
+        DataError: there are not that many segments, or not that many unsafe or safe ones.
+    """
+    if strata is None:
+        _require_enough(n_drawn, n_segments, "")
+        return rng.choice(n_segments, size=n_drawn, replace=False)
+    n_unsafe = round(n_drawn * strata.unsafe_share)
+    drawn = []
+    for kind, stratum, n_wanted in (
+        ("unsafe ", np.flatnonzero(strata.unsafe), n_unsafe),
+        ("safe ", np.flatnonzero(~strata.unsafe), n_drawn - n_unsafe),
+    ):
+        _require_enough(n_wanted, len(stratum), kind)
+        drawn.append(stratum[rng.choice(len(stratum), size=n_wanted, replace=False)] if n_wanted else stratum[:0])
+    return rng.permutation(np.concatenate(drawn))
+
+
+def _draw(n_segments, shape, rng, strata):
+    if strata is None:
+        return rng.integers(n_segments, size=shape)
+    numbers = np.flatnonzero(strata.unsafe), np.flatnonzero(~strata.unsafe)
+    from_unsafe = rng.random(shape) < strata.unsafe_share
+    drawn = np.empty(shape, dtype=np.int64)
+    for stratum, chosen in zip(numbers, (from_unsafe, ~from_unsafe), strict=True):
+        if chosen.any():
+            drawn[chosen] = stratum[rng.integers(len(stratum), size=int(chosen.sum()))]
+    return drawn
+
+
+def _overlap(candidates, pairs):
+    overlap = np.abs(pairs[:, 0] - pairs[:, 1]) < candidates.length
+    # Neighbouring numbers may also belong to neighbouring episodes.
+    first, second = (candidates.locate(pairs[overlap, side])[0] for side in (0, 1))
+    overlap[overlap] = first == second
+    return overlap
+
+
+def _distinct(pairs, n_segments):
+    keys = pairs.min(axis=1) * np.int64(n_segments) + pairs.max(axis=1)
+    return pairs[np.sort(np.unique(keys, return_index=True)[1])]
+
+
+def _require_enough(n_wanted, n_there, kind):
+    if n_wanted > n_there:
+        raise DataError(
+            f"safety labels: {n_wanted} different {kind}segments asked for, there are {n_there}; ask for fewer labels"
+            + (", or another --unsafe-share" if kind else "")
+        )
+
+
+def _too_few_pairs(n_wanted, n_there, length):
+    fewer = f"--pairs {n_there} or less, or " if n_there else ""
+    return (
+        f"pairs: {n_wanted} different pairs asked for, but there are {n_there} of segments of length {length} that "
+        f"share no step; use {fewer}a shorter --segment-length"
     )
-
-
-def segment_sums(values: FloatArray, first_steps: IntArray, segment_length: int) -> FloatArray:
-    """Undiscounted sum of a per-step quantity over each segment, by differences of cumulative sums."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return totals[first_steps + segment_length] - totals[first_steps]
-
-
-def episode_of(first_steps: IntArray, starts: IntArray) -> IntArray:
-    """The episode each segment lies in."""
-    return np.searchsorted(starts, first_steps, side="right") - 1
-
-
-def _distinct(pairs: IntArray) -> IntArray:
-    """The first of each pair, in either order of its two segments, in the order they were drawn."""
-    _, first = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
-    return pairs[np.sort(first)]

@@ -1,10 +1,18 @@
-"""The feedback store (format 1): Zarr v3 beside the trajectories; the only importer of zarr. See docs/data-format.md."""
+"""The feedback store, format 1: segments, preferences and safety labels in Zarr; the only importer of zarr.
 
-from dataclasses import dataclass, fields
+The format is described in docs/data-format.md. A store holds references into a dataset, never its observations, and
+lies at ``<dataset>/feedback/<name>.zarr``.
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from feedbackgen.episodes import dataset_info, load_starts, resolve_dataset
 from feedbackgen.errors import DataError, StoreError
@@ -13,196 +21,320 @@ from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 SCHEMA = "feedbackgen/feedback"
 FORMAT_VERSION = 1
-CHUNK = 1 << 20  # elements; a store is a few files
+DEFAULT_NAME = "default"
+NAME = re.compile(r"[-\w]+")
+REQUIRED_ATTRIBUTES = ("dataset_id", "dataset_fingerprint", "task")
+# A dataset of labels is a few megabytes: one chunk per array up to this many rows.
+CHUNK_ROWS = 1_000_000
+# dtype, and the fill value that a lost chunk reads as: never a valid entry, where the dtype allows one.
+LAYOUT: dict[str, dict[str, tuple[str, Any]]] = {
+    "segments": {"episode": ("int32", -1), "start": ("int32", -1), "length": ("int32", 0)},
+    "preferences": {"pair": ("int32", -1), "label": ("float32", np.nan), "annotator": ("int32", -1)},
+    "safety": {"segment": ("int32", -1), "label": ("int8", 0), "annotator": ("int32", -1)},
+    "oracle": {
+        "segment_return": ("float64", np.nan),
+        "segment_cost": ("float64", np.nan),
+        "preference_probability": ("float32", np.nan),
+        "preference_clean": ("float32", np.nan),
+        "preference_flipped": ("bool", False),
+        "safety_clean": ("int8", 0),
+        "safety_flipped": ("bool", False),
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """References to steps of the dataset's episodes."""
+    """References to stretches of episodes."""
 
-    episode: IntArray  # (S,) int32, Minari episode id
-    start: IntArray  # (S,) int32, first step within the episode
-    length: IntArray  # (S,) int32, steps
+    episode: IntArray  # (S,), int32, Minari episode id
+    start: IntArray  # (S,), int32, first step
+    length: IntArray  # (S,), int32, steps
+
+    def __len__(self) -> int:
+        return len(self.episode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences:
-    """Which of two segments is better."""
+    """Which of two segments was preferred."""
 
-    pair: IntArray  # (P, 2) int32, segments
-    label: FloatArray  # (P,) float32, P(second preferred): 0, 1, or 0.5 when equal
-    annotator: IntArray  # (P,) int32
+    pair: IntArray  # (P, 2), int32, first and second segment
+    label: FloatArray  # (P,), float32, P(second preferred): 0, 1, or 0.5 when equal
+    annotator: IntArray  # (P,), int32
+
+    def __len__(self) -> int:
+        return len(self.pair)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Safety:
-    """Whether a segment is safe."""
+class SafetyLabels:
+    """Whether a segment was found safe."""
 
-    segment: IntArray  # (M,) int32
-    label: IntArray  # (M,) int8, +1 safe, -1 unsafe
-    annotator: IntArray  # (M,) int32
+    segment: IntArray  # (M,), int32
+    label: IntArray  # (M,), int8, +1 safe, -1 unsafe
+    annotator: IntArray  # (M,), int32
+
+    def __len__(self) -> int:
+        return len(self.segment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
-    """What only the simulated teacher knows; no learner may read it."""
+    """What the simulated teacher knew; for analysis, never for a learner."""
 
-    segment_return: FloatArray  # (S,) float64
-    segment_cost: FloatArray  # (S,) float64
-    preference_probability: FloatArray  # (P,) float32
-    preference_clean: FloatArray  # (P,) float32
+    segment_return: FloatArray  # (S,), float64
+    segment_cost: FloatArray  # (S,), float64
+    preference_probability: FloatArray  # (P,), float32, of the second, before the draw
+    preference_clean: FloatArray  # (P,), float32, label before the flip
     preference_flipped: BoolArray  # (P,)
-    safety_clean: IntArray  # (M,) int8
+    safety_clean: IntArray  # (M,), int8, label before the flip
     safety_flipped: BoolArray  # (M,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
-    """A whole store in memory."""
+    """A store in memory."""
 
     segments: Segments
     preferences: Preferences
-    safety: Safety
-    attributes: dict
+    safety: SafetyLabels
     oracle: Oracle | None = None
+    attributes: dict[str, Any]
 
 
-GROUPS = {"segments": Segments, "preferences": Preferences, "safety": Safety}
-DTYPES = {
-    **{("segments", name): "int32" for name in ("episode", "start", "length")},
-    ("preferences", "pair"): "int32",
-    ("preferences", "label"): "float32",
-    ("preferences", "annotator"): "int32",
-    ("safety", "segment"): "int32",
-    ("safety", "label"): "int8",
-    ("safety", "annotator"): "int32",
-    **{("oracle", name): "float64" for name in ("segment_return", "segment_cost")},
-    **{("oracle", name): "float32" for name in ("preference_probability", "preference_clean")},
-    **{("oracle", name): "bool" for name in ("preference_flipped", "safety_flipped")},
-    ("oracle", "safety_clean"): "int8",
-}
+def check_feedback(feedback: Feedback) -> None:
+    """Check what a store promises of its arrays, the dataset aside.
+
+    Raises:
+        DataError: an array has a wrong dtype or shape, a label is outside its set, or a reference points nowhere.
+    """
+    segments, preferences, safety, oracle = feedback.segments, feedback.preferences, feedback.safety, feedback.oracle
+    counts = {"segments": len(segments.episode), "preferences": len(preferences.pair), "safety": len(safety.segment)}
+    for group_name, n_rows in counts.items():
+        for name in LAYOUT[group_name]:
+            _require_array(group_name, name, getattr(feedback, group_name), n_rows)
+    for name, lowest in (("episode", 0), ("start", 0), ("length", 1)):
+        _require_range(f"segments/{name}", getattr(segments, name), lowest, None)
+    _require_range("preferences/pair", preferences.pair, 0, counts["segments"])
+    _require_set("preferences/label", preferences.label, (0.0, 0.5, 1.0))
+    _require_range("preferences/annotator", preferences.annotator, 0, None)
+    _require_range("safety/segment", safety.segment, 0, counts["segments"])
+    _require_set("safety/label", safety.label, (-1, 1))
+    _require_range("safety/annotator", safety.annotator, 0, None)
+    if oracle is not None:
+        rows = {"segment": "segments", "preference": "preferences", "safety": "safety"}
+        for name in LAYOUT["oracle"]:
+            _require_array("oracle", name, oracle, counts[rows[name.partition("_")[0]]])
+        _require_set("oracle/preference_clean", oracle.preference_clean, (0.0, 0.5, 1.0))
+        _require_set("oracle/safety_clean", oracle.safety_clean, (-1, 1))
+
+
+def feedback_path(dataset: str | Path, name: str = DEFAULT_NAME) -> Path:
+    """Where a dataset keeps the feedback of that name, there or not.
+
+    Raises:
+        DataError: no such dataset, or a name that is no file name.
+    """
+    if not NAME.fullmatch(name):
+        raise DataError(f"feedback name {name!r}: expected letters, digits, - and _ (no dots)")
+    return resolve_dataset(dataset) / "feedback" / f"{name}.zarr"
 
 
 def resolve_feedback(feedback: str | Path) -> Path:
-    """The folder of a store, given its path or ``DATASET[/NAME]``; the name is ``default`` when left out.
+    """The folder of a store, given its path or ``DATASET[/NAME]``.
 
     Raises:
         DataError: no such dataset.
-        StoreError: the dataset has no feedback of that name.
+        StoreError: the dataset has no feedback of that name; the message says which it has.
     """
     path = Path(feedback)
     if path.suffix == ".zarr":
-        if not path.is_dir():
-            raise StoreError(f"feedback {path}: no such folder")
-        return path
-    text = str(feedback)
-    for dataset, name in ((text, "default"), text.rpartition("/")[::2]):
+        if path.is_dir():
+            return path.absolute()
+        raise StoreError(_no_feedback(f"{feedback}", path.parent, path.stem))
+    try:
+        dataset, name = str(feedback), DEFAULT_NAME
+        store = feedback_path(dataset)
+    except DataError:
+        dataset, slash, name = str(feedback).rstrip("/").rpartition("/")
         try:
-            folder = resolve_dataset(dataset) / "feedback" if dataset else None
+            parent = resolve_dataset(dataset) if slash else None
         except DataError:
-            continue
-        if folder is None:
-            continue
-        if (folder / f"{name}.zarr").is_dir():
-            return folder / f"{name}.zarr"
-        there = ", ".join(sorted(path.stem for path in folder.glob("[!.]*.zarr"))) or "none"
-        raise StoreError(f"feedback {feedback}: {dataset} has no feedback named {name!r}; there is {there}; see `fbgen label`")
-    resolve_dataset(text)  # names the nearest
-    raise StoreError(f"feedback {feedback}: expected a path ending in .zarr, or DATASET[/NAME]")
+            parent = None
+        if parent is None:
+            raise
+        store = feedback_path(dataset, name)
+    if not store.is_dir():
+        raise StoreError(_no_feedback(f"dataset {dataset}", store.parent, name) + f", or run `fbgen label {dataset}`")
+    return store
 
 
-def write_feedback(path: Path, feedback: Feedback, *, force: bool = False) -> Path:
-    """Write a store that appears complete or not at all.
+def write_feedback(path: str | Path, feedback: Feedback, *, force: bool = False) -> Path:
+    """Write a store that appears complete or not at all; the same feedback gives the same bytes.
+
+    Args:
+        path: ``<dataset>/feedback/<name>.zarr``.
+        feedback: its attributes name the dataset, see docs/data-format.md.
+        force: replace a store of that name, once the new one is complete.
 
     Raises:
+        DataError: an attribute is missing, or an array breaks the format.
+        OutputExists: the store is there and ``force`` is not given.
         StoreError: the disk is full, or the place cannot be written.
-        OutputExists: a store is there and ``force`` is not given.
     """
+    path = Path(path)
+    attributes = {"schema": SCHEMA, "version": FORMAT_VERSION} | feedback.attributes
+    _require_attributes(attributes, f"feedback {path}")
+    check_feedback(feedback)
     with complete_or_absent(path, force=force) as draft:
-        root = zarr.create_group(draft, attributes={"schema": SCHEMA, "version": FORMAT_VERSION, **feedback.attributes})
-        groups = {name: getattr(feedback, name) for name in GROUPS}
-        if feedback.oracle is not None:
-            groups["oracle"] = feedback.oracle
-        for name, values in groups.items():
-            group = root.create_group(name)
-            for entry in fields(values):
-                array = getattr(values, entry.name)
-                stored = group.create_array(
-                    entry.name,
-                    shape=array.shape,
-                    dtype=DTYPES[name, entry.name],
-                    chunks=(max(1, min(len(array), CHUNK)), *array.shape[1:]),
-                )
-                stored[...] = array
+        root = zarr.create_group(draft, zarr_format=3, attributes=attributes)
+        for group_name, layout in LAYOUT.items():
+            values = getattr(feedback, group_name)
+            if values is None:
+                continue
+            group = root.create_group(group_name)
+            for name, (_, fill_value) in layout.items():
+                _write_array(group, name, getattr(values, name), fill_value)
     return path
 
 
 def open_feedback(feedback: str | Path, *, with_oracle: bool = False) -> Feedback:
-    """Read a store and check it against its dataset.
+    """Read a store and check it, also against the dataset that it labels.
 
     Args:
-        feedback: path, or ``DATASET[/NAME]``.
-        with_oracle: also what only the teacher knows; never for a learner.
+        feedback: a store's path, or ``DATASET[/NAME]``.
+        with_oracle: also what the teacher knew; otherwise ``oracle/`` is not touched.
 
     Raises:
-        StoreError: absent, damaged, of another schema or version, or references outside an episode.
-        DataError: the dataset is absent, or is not the one that was labelled.
+        StoreError: no such store, or one of another schema or version.
+        DataError: the store is damaged, belongs to other data, or refers to steps outside an episode.
     """
     path = resolve_feedback(feedback)
-    try:
-        root = zarr.open_group(path, mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"feedback {path}: not a Zarr group, or damaged ({error})") from error
+    place = f"feedback {path}"
+    root = _open_root(path)
     attributes = dict(root.attrs)
-    if attributes.get("schema") != SCHEMA or attributes.get("version") != FORMAT_VERSION:
-        raise StoreError(
-            f"feedback {path}: schema {attributes.get('schema')!r} version {attributes.get('version')}; this release reads "
-            f"{SCHEMA!r} version {FORMAT_VERSION}"
-        )
-    info = dataset_info(path.parent.parent)
-    if attributes.get("dataset_fingerprint") != info.fingerprint:
+    if attributes.get("schema") != SCHEMA:
+        raise StoreError(f"{place}: schema {attributes.get('schema')!r}, expected {SCHEMA!r}; is it a feedback store?")
+    if attributes.get("version") != FORMAT_VERSION:
+        raise StoreError(f"{place}: format version {attributes.get('version')}, this release reads {FORMAT_VERSION}")
+    _require_attributes(attributes, place)
+    read = {name: _read_group(root, name, place) for name in ("segments", "preferences", "safety")}
+    oracle = _read_group(root, "oracle", place) if with_oracle else None
+    content = Feedback(
+        segments=Segments(**read["segments"]),
+        preferences=Preferences(**read["preferences"]),
+        safety=SafetyLabels(**read["safety"]),
+        oracle=None if oracle is None else Oracle(**oracle),
+        attributes=attributes,
+    )
+    try:
+        check_feedback(content)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    _require_dataset(content, path)
+    return content
+
+
+def _require_dataset(feedback: Feedback, path: Path) -> None:
+    dataset = path.parent.parent
+    if path.parent.name != "feedback":
+        raise DataError(f"feedback {path}: expected it at <dataset>/feedback/{path.name}; copy it back to its dataset")
+    info = dataset_info(dataset)
+    labelled = feedback.attributes["dataset_fingerprint"]
+    if labelled != info.fingerprint:
         raise DataError(
-            f"feedback {path}: given on another content of {info.dataset_id} (fingerprint "
-            f"{str(attributes.get('dataset_fingerprint'))[:12]}, now {info.fingerprint[:12]}); label it again"
+            f"feedback {path}: was labelled on a dataset with fingerprint {labelled[:12]}…, "
+            f"but {info.dataset_id} now has {info.fingerprint[:12]}…; label it again"
         )
-    read = {name: _read_group(root, path, name, group) for name, group in GROUPS.items()}
-    oracle = _read_group(root, path, "oracle", Oracle) if with_oracle else None
-    result = Feedback(**read, oracle=oracle, attributes=attributes)
-    _check(result, path, np.diff(load_starts(info.path)))
-    return result
+    segments = feedback.segments
+    lengths = np.diff(load_starts(dataset))
+    known = segments.episode < len(lengths)
+    ends = segments.start.astype(np.int64) + segments.length
+    outside = ~known | (ends > lengths[np.where(known, segments.episode, 0)])
+    if outside.any():
+        first = int(np.argmax(outside))
+        episode = int(segments.episode[first])
+        there = f"has {lengths[episode]} steps" if known[first] else f"is not among {len(lengths)} episodes"
+        raise DataError(
+            f"feedback {path}: segment {first} is steps {segments.start[first]} to {ends[first]} of episode {episode}, "
+            f"which {there} in {info.dataset_id}; label it again"
+        )
 
 
-def _read_group(root: zarr.Group, path: Path, name: str, group: type):
+def _open_root(path: Path) -> zarr.Group:
+    try:
+        return zarr.open_group(path, mode="r", zarr_format=3)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"feedback {path}: not a readable Zarr v3 group; label the dataset again") from error
+
+
+def _read_group(root: zarr.Group, group_name: str, place: str) -> dict[str, np.ndarray]:
     arrays = {}
-    for entry in fields(group):
-        place = f"{name}/{entry.name}"
+    for name in LAYOUT[group_name]:
+        full_name = f"{group_name}/{name}"
         try:
-            values = np.asarray(root[place][...])
-        except (KeyError, OSError, ValueError) as error:
-            raise StoreError(f"feedback {path}: {place} is missing or damaged ({error}); label again") from error
-        expected = DTYPES[name, entry.name]
-        if values.dtype != expected:
-            raise StoreError(f"feedback {path}: {place}: expected {expected}, got {values.dtype}")
-        arrays[entry.name] = values
-    return group(**arrays)
+            array = root[full_name]
+            if not isinstance(array, zarr.Array):
+                raise KeyError(full_name)
+            arrays[name] = np.asarray(array[...])
+        except KeyError as error:
+            raise DataError(f"{place}: no array {full_name}; label the dataset again") from error
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise DataError(f"{place}: array {full_name} is damaged; label the dataset again") from error
+    return arrays
 
 
-def _check(feedback: Feedback, path: Path, lengths: IntArray) -> None:
-    segments, preferences, safety = feedback.segments, feedback.preferences, feedback.safety
-    n_segments = len(segments.episode)
+def _write_array(group: zarr.Group, name: str, values: np.ndarray, fill_value: Any) -> None:
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=(min(max(len(values), 1), CHUNK_ROWS), *values.shape[1:]),
+        dtype=values.dtype,
+        fill_value=fill_value,
+        compressors=ZstdCodec(level=3, checksum=True),
+        # Left out, a chunk that equals the fill value could not be told from a lost one.
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
 
-    def require(good, what: str) -> None:
-        if not np.all(good):
-            raise StoreError(f"feedback {path}: {what}")
 
-    require(len(segments.start) == n_segments == len(segments.length), "segments: arrays of unequal length")
-    require((segments.episode >= 0) & (segments.episode < len(lengths)), "segments/episode: no such episode")
-    inside = segments.start.astype(np.int64) + segments.length <= lengths[np.clip(segments.episode, 0, len(lengths) - 1)]
-    require((segments.start >= 0) & (segments.length >= 1) & inside, "segments: a reference outside its episode")
-    require(preferences.pair.shape == (len(preferences.label), 2), "preferences/pair: expected shape (P, 2)")
-    require(len(preferences.annotator) == len(preferences.label), "preferences: arrays of unequal length")
-    require((preferences.pair >= 0) & (preferences.pair < n_segments), "preferences/pair: no such segment")
-    require(np.isin(preferences.label, (0.0, 0.5, 1.0)), "preferences/label: expected 0, 0.5 or 1")
-    require(len(safety.segment) == len(safety.label) == len(safety.annotator), "safety: arrays of unequal length")
-    require((safety.segment >= 0) & (safety.segment < n_segments), "safety/segment: no such segment")
-    require(np.isin(safety.label, (-1, 1)), "safety/label: expected +1 or -1")
+def _require_attributes(attributes: dict[str, Any], place: str) -> None:
+    for name in REQUIRED_ATTRIBUTES:
+        if not isinstance(attributes.get(name), str):
+            raise DataError(f"{place}: attribute {name}: expected a text, got {attributes.get(name)!r}")
+
+
+def _require_array(group_name: str, name: str, values: Any, n_rows: int) -> None:
+    array = getattr(values, name)
+    dtype = LAYOUT[group_name][name][0]
+    shape = (n_rows, 2) if name == "pair" else (n_rows,)
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise DataError(
+            f"{group_name}/{name}: expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"
+        )
+
+
+def _require_set(name: str, values: np.ndarray, allowed: tuple[float, ...]) -> None:
+    wrong = ~np.isin(values, allowed)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        expected = ", ".join(f"{value:g}" for value in allowed)
+        raise DataError(f"{name}: expected one of {expected}, got {values[first]:g} at index {first}")
+
+
+def _require_range(name: str, values: IntArray, lowest: int, end: int | None) -> None:
+    wrong = values < lowest
+    if end is not None:
+        wrong |= values >= end
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        expected = f"at least {lowest}" if end is None else f"one of {end} segments"
+        raise DataError(f"{name}: expected {expected}, got {values[first]} at index {first[0]}")
+
+
+def _no_feedback(place: str, folder: Path, name: str) -> str:
+    names = sorted(path.stem for path in folder.glob("*.zarr") if not path.name.startswith("."))
+    near = get_close_matches(name, names, n=1) or names
+    there = f"there is {', '.join(near)}" if names else "there is none yet"
+    return f"{place}: no feedback named {name!r}; {there}"
