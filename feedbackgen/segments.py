@@ -8,7 +8,7 @@ import numpy as np
 from feedbackgen.errors import DataError
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
-MAX_DRAW = 4_000_000  # pairs drawn at once, which bounds the memory
+MAX_DRAW = 1_000_000  # pairs drawn at once, which bounds the memory
 MAX_ROUNDS = 24  # of drawing, before we say that there are no more pairs
 
 
@@ -100,7 +100,8 @@ def draw_pairs(
         candidates: what to draw from, uniformly.
         n_pairs: how many.
         rng: the stream of the pairs.
-        strata: each segment of a pair is an unsafe one with probability ``unsafe_share``; None draws from all alike.
+        strata: each segment of a pair is an unsafe one with probability ``unsafe_share``, before pairs that come twice
+            are dropped; None draws from all alike.
 
     Returns:
         Numbers of the first and the second segment, int64, (n_pairs, 2).

@@ -53,7 +53,8 @@ def error_probabilities(differences: FloatArray, *, beta: float, scale: float) -
     """The probability that the lower return is preferred, (n_pairs,); 0.5 for a tie."""
     tied = is_tie(differences, scale)
     margins = np.abs(np.where(tied, scale, differences)) / scale
-    odds = np.exp(-beta * margins)
+    with np.errstate(over="ignore"):  # beyond the largest float there is no doubt left
+        odds = np.exp(-beta * margins)
     return np.where(tied, 0.5, odds / (1 + odds))
 
 

@@ -1,0 +1,283 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from feedbackgen.episodes import write_dataset
+from feedbackgen.errors import DataError, OutputExists, RecipeError
+from feedbackgen.label import LabelConfig, label, label_trajectories
+from feedbackgen.provenance import folder_hash
+from feedbackgen.store import check_feedback, open_feedback
+from feedbackgen.tasks import get_task
+from feedbackgen.types import Episode, Trajectories
+
+TASK = get_task("SafetyPointCircle1-v0")
+DATASET = "feedbackgen/SafetyPointCircle1-v0/tiny-v0"
+SMALL = LabelConfig(n_pairs=200, segment_length=20, noise=0.1, seed=4)
+
+
+def make_trajectories(n_episodes=40, n_steps=200, seed=0):
+    """Episodes of different quality; the cost of a step is 0 or 1."""
+    rng = np.random.default_rng(seed)
+    n_all = n_episodes * n_steps
+    quality = np.repeat(rng.random(n_episodes), n_steps)
+    return Trajectories(
+        observations=np.zeros((n_all, 1)),
+        final_observations=np.zeros((n_episodes, 1)),
+        actions=np.zeros((n_all, 1)),
+        terminations=np.zeros(n_all, dtype=bool),
+        starts=np.arange(n_episodes + 1) * n_steps,
+        rewards=rng.normal(size=n_all) + quality,
+        costs=np.float64(rng.random(n_all) < 0.2 * quality),
+        policies=("some",) * n_episodes,
+    )
+
+
+def answer(config=SMALL, *, trajectories=None, cost_limit=25.0, horizon=250, **values):
+    trajectories = trajectories or make_trajectories()
+    return label_trajectories(
+        trajectories, dataclasses.replace(config, **values), cost_limit=cost_limit, horizon=horizon
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    write_dataset(DATASET, [make_episode(seed) for seed in range(5)], task=TASK.name)
+    return DATASET
+
+
+def make_episode(seed, n_steps=60):
+    rng = np.random.default_rng(seed)
+    return Episode(
+        observations=rng.normal(size=(n_steps + 1, TASK.observation_dim)),
+        actions=rng.uniform(-1, 1, size=(n_steps, TASK.action_dim)),
+        rewards=rng.normal(size=n_steps),
+        costs=np.float64(rng.random(n_steps) < 0.1),
+        terminations=np.zeros(n_steps, dtype=bool),
+        truncations=np.arange(n_steps) == n_steps - 1,
+        seed=seed,
+        policy="some",
+    )
+
+
+def test_labels_are_recomputed_from_the_referenced_steps_alone():
+    trajectories = make_trajectories()
+    feedback = answer(trajectories=trajectories, beta=math.inf, noise=0.0)
+    segments = feedback.segments
+    first = trajectories.starts[segments.episode] + segments.start
+    steps = first[:, None] + np.arange(20)
+    returns, costs = trajectories.rewards[steps].sum(axis=1), trajectories.costs[steps].sum(axis=1)
+    pairs = feedback.preferences.pair
+    assert np.array_equal(feedback.preferences.label, returns[pairs[:, 1]] > returns[pairs[:, 0]])
+    # A limit of 25 in 250 steps is 2 in 20.
+    assert np.array_equal(feedback.safety.label, np.where(costs[feedback.safety.segment] <= 2, 1, -1))
+    assert feedback.oracle.segment_return == pytest.approx(returns)
+    assert np.array_equal(feedback.oracle.segment_cost, costs)
+
+
+def test_what_is_answered_obeys_the_format():
+    check_feedback(answer())
+
+
+def test_the_oracle_tells_how_each_label_came_about():
+    feedback = answer()
+    oracle = feedback.oracle
+    assert oracle.preference_flipped.any() and oracle.safety_flipped.any()
+    flipped = np.where(oracle.preference_flipped, 1 - oracle.preference_clean, oracle.preference_clean)
+    assert np.array_equal(feedback.preferences.label, flipped)
+    assert np.array_equal(
+        feedback.safety.label, np.where(oracle.safety_flipped, -oracle.safety_clean, oracle.safety_clean)
+    )
+
+
+def test_noise_on_one_channel_leaves_the_other_and_the_draws_alone():
+    quiet, noisy = answer(safety_noise=0.0), answer(safety_noise=0.4)
+    for one, other in ((quiet.segments, noisy.segments), (quiet.preferences, noisy.preferences)):
+        for entry in dataclasses.fields(one):
+            assert np.array_equal(getattr(one, entry.name), getattr(other, entry.name))
+    assert np.array_equal(quiet.safety.segment, noisy.safety.segment)
+    assert np.array_equal(quiet.oracle.safety_clean, noisy.oracle.safety_clean)
+    other = answer(preference_noise=0.4)
+    assert np.array_equal(answer().safety.label, other.safety.label)
+    assert np.array_equal(answer().oracle.preference_clean, other.oracle.preference_clean)
+    # A flip at the lower rate is also a flip at the higher one.
+    assert np.all(other.oracle.preference_flipped | ~answer().oracle.preference_flipped)
+
+
+def test_the_number_of_safety_labels_leaves_the_preferences_alone():
+    few, many = answer(n_safety=50), answer(n_safety=150)
+    assert np.array_equal(few.preferences.label, many.preferences.label)
+    for side in (0, 1):
+        rows = [(feedback.segments, feedback.preferences.pair[:, side]) for feedback in (few, many)]
+        starts = [(segments.episode[row], segments.start[row]) for segments, row in rows]
+        assert np.array_equal(starts[0], starts[1])
+
+
+def test_another_seed_asks_about_other_segments():
+    assert not np.array_equal(answer(seed=1).segments.start, answer(seed=2).segments.start)
+
+
+def test_as_many_segments_as_pairs_are_judged_where_there_are_so_many():
+    assert len(answer().safety) == 200
+    assert len(answer(trajectories=make_trajectories(n_episodes=5, n_steps=25)).safety) == 30
+    assert len(answer(n_safety=0).safety) == 0
+
+
+def test_realised_rates_lie_in_the_binomial_interval_of_what_was_asked():
+    config = LabelConfig(n_pairs=20_000, n_safety=7_000, segment_length=20, preference_noise=0.1, safety_noise=0.2)
+    statistics = answer(config).attributes["statistics"]
+    for name, expected, n_labels in (
+        ("preference_flips", 0.1, 20_000),
+        ("safety_flips", 0.2, 7_000),
+        ("draw_errors", statistics["draw_errors"]["expected"], 20_000),
+        ("preference_error", statistics["preference_error"]["expected"], 20_000),
+    ):
+        assert statistics[name]["expected"] == pytest.approx(expected)
+        low, high = binom.interval(0.999, n_labels, expected)
+        assert low <= statistics[name]["realised"] * n_labels <= high
+        assert statistics[name]["low"] < statistics[name]["realised"] < statistics[name]["high"]
+
+
+def test_an_error_rate_is_met_by_the_labels():
+    statistics = answer(n_pairs=5000, error_rate=0.2, noise=0.0).attributes["statistics"]
+    assert statistics["draw_errors"]["expected"] == pytest.approx(0.2, abs=0.01)
+    low, high = binom.interval(0.999, 5000, statistics["draw_errors"]["expected"])
+    assert low <= statistics["preference_error"]["realised"] * 5000 <= high
+
+
+def test_ties_are_half_and_are_neither_errors_nor_flips():
+    trajectories = make_trajectories()
+    tied = dataclasses.replace(trajectories, rewards=np.repeat([0.1, 0.3], trajectories.n_steps // 2))
+    feedback = answer(trajectories=tied, beta=math.inf, noise=1.0)
+    statistics = feedback.attributes["statistics"]
+    assert statistics["ties"] == np.sum(feedback.preferences.label == 0.5) > 0
+    assert statistics["preference_error"]["realised"] == 1.0
+    assert not feedback.oracle.preference_flipped[feedback.preferences.label == 0.5].any()
+
+
+def test_the_unsafe_share_is_met():
+    assert answer(unsafe_share=0.5).attributes["statistics"]["unsafe_share"]["realised"] == 0.5
+
+
+def test_the_safety_threshold_replaces_the_scaled_limit():
+    feedback = answer(safety_threshold=0.0)
+    assert feedback.attributes["safety_bound"] == 0.0
+    judged = feedback.oracle.segment_cost[feedback.safety.segment]
+    assert np.array_equal(feedback.oracle.safety_clean == -1, judged > 0)
+
+
+def test_attributes_are_plain_json_also_with_an_infinite_beta():
+    attributes = answer(beta=math.inf).attributes
+    assert json.loads(json.dumps(attributes, allow_nan=False)) == attributes
+    assert attributes["statistics"]["beta"] == attributes["teacher"]["beta"] == "inf"
+
+
+@pytest.mark.parametrize(("cost_limit", "count"), [(1e6, 0), (0.0, 7240)])
+def test_no_unsafe_or_no_safe_segment_is_refused_with_the_ways_out(cost_limit, count):
+    trajectories = make_trajectories()
+    if cost_limit == 0:
+        trajectories = dataclasses.replace(trajectories, costs=np.ones(trajectories.n_steps))
+    with pytest.raises(DataError) as refusal:
+        answer(trajectories=trajectories, cost_limit=cost_limit)
+    costs = "20 to 20" if cost_limit == 0 else "0 to 11"
+    assert str(refusal.value) == (
+        f"safety labels: {count} of 7240 segments of the dataset are unsafe (costs {costs}, "
+        f"bound {cost_limit * 20 / 250:g}); use --safety-threshold or --cost-limit, "
+        "or collect another mixture of policies"
+    )
+
+
+def test_a_rare_class_that_was_not_drawn_is_refused():
+    trajectories = make_trajectories()
+    rare = dataclasses.replace(trajectories, costs=np.float64(np.arange(trajectories.n_steps) < 3))
+    with pytest.raises(DataError, match="0 of 200 drawn segments of the dataset are unsafe"):
+        answer(trajectories=rare)
+
+
+def test_trajectories_without_rewards_are_refused():
+    with pytest.raises(DataError, match="the teacher needs rewards and costs"):
+        answer(trajectories=dataclasses.replace(make_trajectories(), rewards=None))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"noise": 1.2}, "noise: expected a probability in [0, 1], got 1.2"),
+        ({"preference_noise": -0.1}, "preference_noise: expected a probability in [0, 1], got -0.1"),
+        ({"safety_noise": math.nan}, "safety_noise: expected a probability in [0, 1], got nan"),
+        ({"unsafe_share": 2}, "unsafe_share: expected a probability in [0, 1], got 2"),
+        ({"n_pairs": 0}, "n_pairs: expected an integer >= 1, got 0"),
+        ({"n_pairs": 1.5}, "n_pairs: expected an integer >= 1, got 1.5"),
+        ({"n_safety": -1}, "n_safety: expected an integer >= 0, got -1"),
+        ({"segment_length": 0}, "segment_length: expected an integer >= 1, got 0"),
+        ({"seed": -1}, "seed: expected an integer >= 0, got -1"),
+        ({"beta": 0.0}, "beta: expected a number above 0, or inf, got 0.0"),
+        ({"beta": math.nan}, "beta: expected a number above 0, or inf, got nan"),
+        ({"error_rate": 0.5}, "error_rate: expected a rate in [0, 0.5), got 0.5"),
+        ({"cost_limit": -1.0}, "cost_limit: expected a cost >= 0, got -1.0"),
+        ({"safety_threshold": math.inf}, "safety_threshold: expected a cost >= 0, got inf"),
+        ({"beta": 1.0, "error_rate": 0.1}, "beta and error_rate: expected one of them, got both"),
+        (
+            {"cost_limit": 1.0, "safety_threshold": 0.1},
+            "cost_limit and safety_threshold: expected one of them, got both",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_refused(values, message):
+    with pytest.raises(RecipeError) as refusal:
+        LabelConfig(**values)
+    assert str(refusal.value) == message
+
+
+def test_a_labelled_dataset_opens_with_the_labels_and_their_provenance(dataset):
+    summary = label(dataset, SMALL)
+    assert summary.path.name == "default.zarr"
+    feedback = open_feedback(dataset, with_oracle=True)
+    assert summary.statistics == feedback.attributes["statistics"]
+    assert feedback.attributes["dataset_id"] == summary.dataset_id == dataset
+    assert feedback.attributes["task"] == TASK.name
+    assert feedback.attributes["cost_limit"] == TASK.default_cost_limit
+    assert feedback.attributes["safety_bound"] == pytest.approx(TASK.default_cost_limit * 20 / TASK.horizon)
+    assert len(feedback.preferences) == 200
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(dataset):
+    paths = [
+        label(dataset, dataclasses.replace(SMALL, seed=seed), name=name).path
+        for name, seed in (("one", 4), ("two", 4), ("three", 5))
+    ]
+    hashes = [folder_hash(path) for path in paths]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_feedback_that_is_there_is_kept_without_force(dataset):
+    path = label(dataset, SMALL).path
+    before = folder_hash(path)
+    with pytest.raises(OutputExists, match=r"default\.zarr exists; use --force"):
+        label(dataset, dataclasses.replace(SMALL, seed=5))
+    assert folder_hash(path) == before
+    label(dataset, dataclasses.replace(SMALL, seed=5), force=True)
+    assert folder_hash(path) != before
+
+
+def test_nothing_is_written_when_no_segment_fits(dataset, tmp_path):
+    with pytest.raises(DataError, match=f"segment length 61: longest episode of {dataset} has 60 steps"):
+        label(dataset, dataclasses.replace(SMALL, segment_length=61))
+    assert not (tmp_path / dataset / "feedback").exists()
+
+
+def test_a_name_that_is_no_file_name_is_refused(dataset):
+    with pytest.raises(DataError, match=r"feedback name '\.\./x': expected letters"):
+        label(dataset, SMALL, name="../x")
+
+
+def test_feedback_beside_the_trajectories_does_not_disturb_minari(dataset):
+    import minari
+
+    label(Path(minari.storage.get_dataset_path(dataset)), SMALL)
+    assert minari.load_dataset(dataset).total_episodes == 5
