@@ -76,15 +76,25 @@ class LabelConfig:
         _check(self.beta is None or self.beta > 0, "beta", "a number above 0, or inf", self.beta)
         good = self.error_rate is None or 0 <= self.error_rate < 0.5
         _check(good, "error_rate", "a rate in [0, 0.5)", self.error_rate)
-        for name in ("noise", "preference_noise", "safety_noise", "unsafe_share"):
+        for name in ("noise", "preference_noise", "safety_noise"):
             value = getattr(self, name)
             _check(value is None or 0 <= value <= 1, name, "a probability in [0, 1]", value)
+        good = self.unsafe_share is None or 0 < self.unsafe_share < 1
+        _check(good, "unsafe_share", "a share in (0, 1)", self.unsafe_share)
         for name in ("cost_limit", "safety_threshold"):
             value = getattr(self, name)
             _check(value is None or 0 <= value < math.inf, name, "a cost >= 0", value)
         for one, other in (("beta", "error_rate"), ("cost_limit", "safety_threshold")):
             both = getattr(self, one) is not None and getattr(self, other) is not None
             _check(not both, f"{one} and {other}", "one of them", "both")
+
+    @property
+    def preference_flip_probability(self) -> float:
+        return self.noise if self.preference_noise is None else self.preference_noise
+
+    @property
+    def safety_flip_probability(self) -> float:
+        return self.noise if self.safety_noise is None else self.safety_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,78 +185,68 @@ def label_trajectories(
     returns = segment_sums(trajectories.rewards, trajectories.starts, length)
     costs = segment_sums(trajectories.costs, trajectories.starts, length)
     bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
-    n_safety = min(config.n_pairs, candidates.n_segments) if config.n_safety is None else config.n_safety
     strata = None
     if config.unsafe_share is not None:
         strata = Strata(unsafe=is_unsafe(costs, bound), unsafe_share=config.unsafe_share)
+    n_safety = min(config.n_pairs, candidates.n_segments) if config.n_safety is None else config.n_safety
     if n_safety or strata is not None:
-        _require_both_classes(costs, bound, f"segments of {dataset}")
+        _require_both_classes(costs, bound, f"segments of {dataset}", "--safety-threshold or --cost-limit")
 
     pairs = draw_pairs(candidates, config.n_pairs, stream(seed, "pairs"), strata=strata)
-    differences = returns[pairs[:, 1]] - returns[pairs[:, 0]]
-    scale = return_scale(returns)
-    beta = _beta(config, candidates, returns, scale, strata)
-    clean = prefer(differences, beta=beta, scale=scale, rng=stream(seed, "preference"))
-    preference_noise = config.noise if config.preference_noise is None else config.preference_noise
-    preferences, flipped = flip_preferences(clean, preference_noise, stream(seed, "preference-flip"))
-
     judged = draw_segments(candidates.n_segments, n_safety, stream(seed, "safety-segments"), strata=strata)
     if n_safety:
-        _require_both_classes(costs[judged], bound, f"drawn segments of {dataset}")
-    clean_safety = judge_safety(costs[judged], bound)
-    safety_noise = config.noise if config.safety_noise is None else config.safety_noise
-    safety, safety_flipped = flip_safety(clean_safety, safety_noise, stream(seed, "safety-flip"))
+        _require_both_classes(
+            costs[judged], bound, f"drawn segments of {dataset}", "--unsafe-share, --safety-threshold"
+        )
+    scale = return_scale(returns)
+    beta = _beta(config, candidates, returns, scale, strata)
+    differences = returns[pairs[:, 1]] - returns[pairs[:, 0]]
+    preferred = prefer(differences, beta=beta, scale=scale, rng=stream(seed, "preference"))
+    preferences, preference_flipped = flip_preferences(
+        preferred, config.preference_flip_probability, stream(seed, "preference-flip")
+    )
+    safe = judge_safety(costs[judged], bound)
+    safety, safety_flipped = flip_safety(safe, config.safety_flip_probability, stream(seed, "safety-flip"))
 
     # A segment that is asked about twice stands once.
     numbers, rows = np.unique(np.concatenate([pairs.ravel(), judged]), return_inverse=True)
-    rows = rows.astype(np.int32)
-    undecided = is_tie(differences, scale)
-    draw_error = expected_error(differences, beta=beta, scale=scale)
-    second_is_better = (differences > 0).astype(np.float32)
-    statistics = {
-        "segments": len(numbers),
-        "pairs": len(pairs),
-        "ties": int(undecided.sum()),
-        "safety_labels": len(judged),
-        "beta": _json_number(beta),
-        "return_scale": scale,
-        "safety_bound": bound,
-        "draw_errors": _rate(draw_error, (clean != second_is_better)[~undecided]),
-        "preference_flips": _rate(preference_noise, flipped[~undecided]),
-        "preference_error": _rate(
-            draw_error + preference_noise - 2 * draw_error * preference_noise,
-            (preferences != second_is_better)[~undecided],
-        ),
-        "safety_flips": _rate(safety_noise, safety_flipped),
-        "unsafe_share": _rate(config.unsafe_share, clean_safety == UNSAFE),
-        "unsafe_labels": _rate(None, safety == UNSAFE),
-    }
+    pair, segment = np.split(rows.astype(np.int32), [pairs.size])
+    oracle = Oracle(
+        segment_return=returns[numbers],
+        segment_cost=costs[numbers],
+        preference_probability=preference_probabilities(differences, beta=beta, scale=scale).astype(np.float32),
+        preference_clean=preferred,
+        preference_flipped=preference_flipped,
+        safety_clean=safe,
+        safety_flipped=safety_flipped,
+    )
     return Feedback(
         segments=_segments(candidates, numbers),
-        preferences=Preferences(
-            pair=rows[: pairs.size].reshape(-1, 2), label=preferences, annotator=np.zeros(len(pairs), dtype=np.int32)
-        ),
-        safety=SafetyLabels(segment=rows[pairs.size :], label=safety, annotator=np.zeros(len(judged), dtype=np.int32)),
-        oracle=Oracle(
-            segment_return=returns[numbers],
-            segment_cost=costs[numbers],
-            preference_probability=preference_probabilities(differences, beta=beta, scale=scale).astype(np.float32),
-            preference_clean=clean,
-            preference_flipped=flipped,
-            safety_clean=clean_safety,
-            safety_flipped=safety_flipped,
-        ),
+        preferences=Preferences(pair=pair.reshape(-1, 2), label=preferences, annotator=np.zeros(len(pairs), np.int32)),
+        safety=SafetyLabels(segment=segment, label=safety, annotator=np.zeros(len(judged), np.int32)),
+        oracle=oracle,
         attributes={
             **(attributes or {}),
             "source": "simulated",
             "annotators": ["simulated teacher"],
-            "segment_length": length,
-            "horizon": horizon,
-            "cost_limit": cost_limit,
-            "safety_bound": bound,
-            "seed": seed,
+            "segment_length": int(length),
+            "horizon": int(horizon),
+            "cost_limit": float(cost_limit),
+            "safety_bound": float(bound),
+            "seed": int(seed),
             "teacher": {entry.name: _json_number(getattr(config, entry.name)) for entry in fields(config)},
-            "statistics": statistics,
+            "statistics": {
+                "segments": len(numbers),
+                "pairs": len(pairs),
+                "safety_labels": len(judged),
+                "beta": _json_number(beta),
+                "return_scale": scale,
+                "safety_bound": float(bound),
+                **_preference_statistics(config, differences, preferences, oracle, beta, scale),
+                "safety_flips": _rate(config.safety_flip_probability, safety_flipped),
+                "unsafe_share": _rate(config.unsafe_share, safe == UNSAFE),
+                "unsafe_labels": _rate(None, safety == UNSAFE),
+            },
         },
     )
 
@@ -262,6 +262,21 @@ def _beta(
     return solve_beta(returns[pairs[:, 1]] - returns[pairs[:, 0]], config.error_rate, scale=scale)
 
 
+def _preference_statistics(
+    config: LabelConfig, differences: FloatArray, labels: FloatArray, oracle: Oracle, beta: float, scale: float
+) -> dict[str, Any]:
+    """Ties, and the rates over all other pairs."""
+    tied = is_tie(differences, scale)
+    second_is_better = differences[~tied] > 0
+    draw_error, noise = expected_error(differences, beta=beta, scale=scale), config.preference_flip_probability
+    return {
+        "ties": int(tied.sum()),
+        "draw_errors": _rate(draw_error, oracle.preference_clean[~tied] != second_is_better),
+        "preference_flips": _rate(noise, oracle.preference_flipped[~tied]),
+        "preference_error": _rate(draw_error + noise - 2 * draw_error * noise, labels[~tied] != second_is_better),
+    }
+
+
 def _segments(candidates: Candidates, numbers: IntArray) -> Segments:
     episodes, first_steps = candidates.locate(numbers)
     return Segments(
@@ -271,12 +286,12 @@ def _segments(candidates: Candidates, numbers: IntArray) -> Segments:
     )
 
 
-def _require_both_classes(costs: FloatArray, bound: float, which: str) -> None:
+def _require_both_classes(costs: FloatArray, bound: float, which: str, options: str) -> None:
     n_unsafe = int(is_unsafe(costs, bound).sum())
     if n_unsafe in (0, len(costs)):
         raise DataError(
             f"safety labels: {n_unsafe} of {len(costs)} {which} are unsafe (costs {costs.min():g} to {costs.max():g}, "
-            f"bound {bound:g}); use --safety-threshold or --cost-limit, or collect another mixture of policies"
+            f"bound {bound:g}); use {options}, or collect another mixture of policies"
         )
 
 

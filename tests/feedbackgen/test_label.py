@@ -195,7 +195,7 @@ def test_no_unsafe_or_no_safe_segment_is_refused_with_the_ways_out(cost_limit, c
 def test_a_rare_class_that_was_not_drawn_is_refused():
     trajectories = make_trajectories()
     rare = dataclasses.replace(trajectories, costs=np.float64(np.arange(trajectories.n_steps) < 3))
-    with pytest.raises(DataError, match="0 of 200 drawn segments of the dataset are unsafe"):
+    with pytest.raises(DataError, match=r"0 of 200 drawn segments of the dataset are unsafe .*; use --unsafe-share, "):
         answer(trajectories=rare)
 
 
@@ -210,7 +210,7 @@ def test_trajectories_without_rewards_are_refused():
         ({"noise": 1.2}, "noise: expected a probability in [0, 1], got 1.2"),
         ({"preference_noise": -0.1}, "preference_noise: expected a probability in [0, 1], got -0.1"),
         ({"safety_noise": math.nan}, "safety_noise: expected a probability in [0, 1], got nan"),
-        ({"unsafe_share": 2}, "unsafe_share: expected a probability in [0, 1], got 2"),
+        ({"unsafe_share": 2}, "unsafe_share: expected a share in (0, 1), got 2"),
         ({"n_pairs": 0}, "n_pairs: expected an integer >= 1, got 0"),
         ({"n_pairs": 1.5}, "n_pairs: expected an integer >= 1, got 1.5"),
         ({"n_safety": -1}, "n_safety: expected an integer >= 0, got -1"),
