@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from feedbackgen.errors import RecipeError
 from feedbackgen.seeding import derived_seed
@@ -57,8 +59,8 @@ def log_probs(policy: GaussianPolicy, observations: Tensor, actions: Tensor, chu
 
 def _mlp(sizes: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    for inputs, outputs in pairwise(sizes):
+        layers += [skip_init(nn.Linear, inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -1,54 +1,45 @@
-"""BC-All: clones every step of the dataset. Knows neither preferences nor safety."""
+"""BC-All: clone every step of the dataset, safe or not; reads no label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from presa.batch import LearningData
-from presa.cloning import Cloning
-from presa.policy import make_policy
+from presa.checkpoint import load_training_tensors, training_tensors
+from presa.cloning import Cloning, CloningConfig, adam, new_policy
+from presa.policy import PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    n_steps: int = 13_000  # as many as PreSa's reference gets
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    start_share: float = 0.1  # of each batch, from the first steps of episodes
-    hidden: tuple[int, ...] = (256, 256)
+class BCConfig:
+    """What BC-All learns with."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    cloning: CloningConfig = field(default_factory=CloningConfig)
 
 
-PRESETS = {"default": Config()}
+PRESETS = {"default": BCConfig(), "paper": BCConfig(cloning=CloningConfig(learning_rate_final=1.0, start_share=0.0))}
 
 
-class Learner:
-    """Cloning with equal weights."""
+class BehaviourCloning:
+    """BC-All, one update at a time."""
 
-    def __init__(self, data: LearningData, config: Config, seed: int):
-        self.n_steps = config.n_steps
-        self.policy = make_policy(
-            data.observations.shape[1], data.actions.shape[1], hidden=config.hidden, seed=seed
-        )
-        self.cloning = Cloning(
-            data,
-            self.policy,
-            np.ones(data.n_steps),
-            n_steps=config.n_steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            start_share=config.start_share,
-            seed=seed,
-            name="all",
+    def __init__(self, data: LearningData, config: BCConfig, seed: int):
+        self.n_steps = config.cloning.n_steps
+        self.policy = new_policy(data, config.policy, seed)
+        self._optimizer = adam(self.policy, config.cloning.learning_rate)
+        self._cloning = Cloning(
+            self.policy, self._optimizer, data, np.ones(data.n_steps), config.cloning, seed, "all"
         )
 
-    def update(self, step: int) -> dict[str, float]:
-        return self.cloning.update(step)
+    def update(self, step: int) -> tuple[str, dict[str, float]]:
+        """Take one step; returns the phase and what to log."""
+        loss = self._cloning.update(step)
+        return "cloning", {"loss": loss, "log_likelihood": -loss}
 
-    def modules(self) -> dict:
-        return {"policy": self.policy, "optimizer": self.cloning.optimizer}
+    def state(self) -> dict[str, Tensor]:
+        return training_tensors(self.policy, self._optimizer)
 
-    def scalars(self) -> dict[str, float]:
-        return {}
-
-    def set_scalars(self, scalars: dict[str, float]) -> None:
-        """Nothing but the modules lives on between steps."""
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        load_training_tensors(state, self.policy, self._optimizer)

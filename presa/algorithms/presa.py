@@ -1,211 +1,384 @@
-"""PreSa: maximise the likelihood of preferences, subject to a bound on how safely segments are told apart.
+"""PreSa: contrastive preference learning under a constraint on the value of binary safety labels, in one stage.
 
-Source: Gong, Varakantham, Kumar, "Offline Safe Policy Optimization From Heterogeneous Feedback", arXiv 2512.20173. The full
-text was not at hand: [P] marks what its abstract and public reviews state, [R] our reconstruction, [E] our extension.
+[P] stands in the paper (arXiv 2512.20173) as far as its abstract and public reviews tell; [R] is our reconstruction.
+The preset ``paper`` is the plainest reading, ``default`` is what we found to work; both rest on a reference policy,
+which is cloned first, by the same seed.
 
-For a segment of H steps, with d_t = log pi(a_t|s_t) - log pi_ref(a_t|s_t):
-
-    U = temperature * (64 / H) * sum_t d_t                               utility [P: CPL's; R: the factor]
-    L_pref = softplus(-(U_preferred - bias * U_other))                   contrastive preference learning [P]
-    v = sigmoid(y * sharpness * (U - z0)),  C = class-balanced mean of v  human-aware safety value [P]
-    min_pi max_{nu >= 0}  L_pref + nu * (delta - C)                       one stage, no reward or cost model [P]
+    min over policy, max over multiplier >= 0:   preference loss + multiplier * (threshold - constraint value)
 """
 
-from dataclasses import dataclass, field, replace
+import copy
+import math
+import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import softplus
 
-from feedbackgen.errors import RecipeError
+from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
-from presa.batch import LearningData
-from presa.lagrange import LagrangeMultiplier
-from presa.policy import make_policy
-from presa.reference import ReferenceCloning, ReferenceConfig
+from feedbackgen.types import IntArray
+from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
+from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
+from presa.checkpoint import load_training_tensors, training_tensors
+from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
+from presa.lagrange import Multiplier
+from presa.policy import GaussianPolicy, PolicyConfig, log_probs
 
-BLOCK = 100  # steps whose batches are drawn at once, on a stream of their own
-NORMAL_LENGTH = 64  # steps; utilities of other lengths are scaled to it
+CHOICES = {
+    "reference": ("all", "safe", "aggregated"),
+    "safety_classes": ("segments", "episodes"),
+    "pairs": ("all", "without-unsafe-winners", "safe-safe"),
+    "utility_centre": ("zero", "batch-mean", "midpoint"),
+}
+UPDATES_AT_CAP = 200  # in a row, before we warn
+FALLEN = -1.0  # nats per step below the reference on safe segments, before we warn
+
+
+_CLONING = CloningConfig(n_steps=5_000, learning_rate_final=1.0)
+_REFINING = CloningConfig(n_steps=8_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """`paper` is the plainest reading, `default` what we found to work; docs/presa.md has the evidence."""
+class PreSaConfig:
+    """What PreSa learns with; these values are the preset ``default``.
 
-    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    n_steps: int = 3_000  # updates after the reference
-    n_pairs: int = 64  # per batch
-    n_safety: int = 64  # per batch and class
-    steps_per_segment: int | None = 16  # K, drawn anew at each update [E]; None: all
-    learning_rate: float = 1e-4
-    temperature: float = 0.1  # of the utility; CPL's alpha
-    clip: float | None = 1.0  # c of d <- c tanh(d / c) [E]; None: unclipped
-    bias: float = 0.5  # CPL's lambda: conservative below 1
-    sharpness: float = 1.0  # of the safety value
-    midpoint: str = "classes"  # z0: "zero" [R], or the moving midpoint between the classes' mean utilities [E]
-    midpoint_smoothing: float = 0.95
-    pool_safety: bool = True  # draw safety examples by the episode's posterior instead of the segment's label [E]
-    delta: float = 0.95  # bound on C [P: 0.9 or 0.95]
-    nu: float = 1.0  # multiplier at the start
-    nu_rate: float = 0.02
-    nu_cap: float = 5.0
-    hidden: tuple[int, ...] = (256, 256)
+    Raises:
+        RecipeError: a value is out of range.
+    """
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)  # read where labels are aggregated
+    cloning: CloningConfig = _CLONING  # the reference, of every step alike
+    refining: CloningConfig = _REFINING  # the reference, of what `reference` names; none for "all"
+    reference: str = "aggregated"  # what it clones: all; safe: segments labelled safe; aggregated: weighted episodes
+
+    n_steps: int = 2_500  # updates after the reference
+    learning_rate: float = 3e-4  # of Adam
+    learning_rate_final: float = 1.0  # at the end, as a share of learning_rate
+    n_pairs: int = 96  # per update
+    n_safety_segments: int = 192  # per update, half of each class; drawn independently of the pairs
+    n_segment_steps: int = 16  # random steps that stand for a segment; 0 takes all
+
+    utility_scale: float = 0.1  # log-odds per nat (CPL's temperature alpha)
+    utility_length: float = 64.0  # steps; the utility of any segment is that of one of this length
+    discount: float = 1.0  # per step [R]
+    log_ratio_clip: float = 1.0  # nats per step, soft; inf leaves the log-ratios unclipped
+    conservative_bias: float = 0.5  # CPL's lambda, weight of the loser's utility
+    pairs: str = "all"  # which count: all; without-unsafe-winners (over safe losers); safe-safe
+    safety_classes: str = "episodes"  # segments: by their own label; episodes: by the posterior of their episode
+    safety_sharpness: float = 1.0  # slope of the safety value (KTO's beta)
+    utility_centre: str = "midpoint"  # z0: zero; batch-mean: KTO's, clamped; midpoint: moving, of both class means
+    centre_rate: float = 0.05  # of the moving midpoint, per update
+
+    threshold: float = 0.95  # delta, the wanted constraint value [P: 0.9 or 0.95]
+    multiplier_initial: float = 1.0  # nu at the start
+    multiplier_rate: float = 0.02  # per unit of violation and update
+    multiplier_max: float = 5.0  # where it rests here, this is the real knob between return and safety
+    violation_averaging: float = 0.9  # decay of the violation's moving average; 0 is none
+    cloning_coefficient: float = 0.0  # weight of cloning the safe half of the safety batch
 
     def __post_init__(self):
-        if self.midpoint not in ("zero", "classes"):
-            raise RecipeError(f"midpoint: expected zero or classes, got {self.midpoint!r}")
-        if not 0 < self.delta < 1:
-            raise RecipeError(f"delta: expected a bound in (0, 1), got {self.delta}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise RecipeError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in (
+            "n_steps", "learning_rate", "learning_rate_final", "n_pairs", "utility_scale", "utility_length",
+            "log_ratio_clip", "safety_sharpness", "multiplier_max",
+        ):  # fmt: skip
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+        for name in ("n_segment_steps", "multiplier_initial", "multiplier_rate", "cloning_coefficient"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        for name in ("discount", "conservative_bias", "centre_rate", "threshold", "violation_averaging"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        if self.n_safety_segments < 2:
+            raise RecipeError(f"n_safety_segments: expected at least 2, got {self.n_safety_segments}")
+        if self.violation_averaging == 1:
+            raise RecipeError("violation_averaging: expected a number below 1, got 1.0")
 
 
-DEFAULT = Config()
-PAPER = replace(
-    DEFAULT,
-    reference=ReferenceConfig(all_steps=13_000, weighted_steps=0),
-    steps_per_segment=None,
-    clip=None,
-    midpoint="zero",
-    pool_safety=False,
-)
-PRESETS = {"default": DEFAULT, "paper": PAPER}
+PRESETS = {
+    "default": PreSaConfig(),
+    "paper": PreSaConfig(
+        cloning=CloningConfig(n_steps=13_000, learning_rate_final=1.0, start_share=0.0),
+        refining=CloningConfig(n_steps=0),
+        reference="all",
+        # All 64 steps of a third of the segments: as many steps per update as in the default.
+        n_pairs=32,
+        n_safety_segments=64,
+        n_segment_steps=0,
+        log_ratio_clip=math.inf,
+        safety_classes="segments",
+        utility_centre="zero",
+        multiplier_max=100.0,
+        violation_averaging=0.0,
+    ),
+}
 
 
-def utility(log_ratios: torch.Tensor, *, temperature: float, clip: float | None) -> torch.Tensor:
-    """Utility of segments from log-ratios of (a sample of) their steps, (..., K) -> (...,)."""
-    if clip is not None:
-        log_ratios = clip * torch.tanh(log_ratios / clip)
-    return temperature * NORMAL_LENGTH * log_ratios.mean(-1)
+def utility(log_ratios: Tensor, places: Tensor, config: PreSaConfig) -> Tensor:
+    """Utility of segments from the log-ratios ``log pi - log pi_ref`` of some of their steps.
+
+    Args:
+        log_ratios: nats, (..., K).
+        places: of those steps within their segment, (..., K).
+
+    Returns:
+        ``scale * length * mean_k discount^place_k * clip(log_ratio_k)``, in log-odds, (...,).
+    """
+    if math.isfinite(config.log_ratio_clip):
+        log_ratios = config.log_ratio_clip * torch.tanh(log_ratios / config.log_ratio_clip)
+    if config.discount != 1:
+        log_ratios = log_ratios * config.discount**places
+    return config.utility_scale * config.utility_length * log_ratios.mean(-1)
 
 
-def preference_loss(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor, *, bias: float) -> torch.Tensor:
-    """Mean loss of pairs; a label is the probability that the second is preferred, 0.5 when equal, (P,)."""
-    prefer_second = softplus(-(second - bias * first))
-    prefer_first = softplus(-(first - bias * second))
-    return (labels * prefer_second + (1 - labels) * prefer_first).mean()
+def preference_loss(first: Tensor, second: Tensor, labels: Tensor, conservative_bias: float) -> Tensor:
+    """CPL's loss ``softplus(-(U_winner - bias * U_loser))``, mean over pairs; a tie counts half each way.
+
+    Args:
+        first, second: utilities, (P,).
+        labels: P(second preferred), (P,).
+    """
+    second_wins = softplus(-(second - conservative_bias * first))
+    first_wins = softplus(-(first - conservative_bias * second))
+    return (labels * second_wins + (1 - labels) * first_wins).mean()
 
 
-def safety_value(safe: torch.Tensor, unsafe: torch.Tensor, *, sharpness: float, midpoint: float) -> torch.Tensor:
-    """C, in (0, 1): how well utilities tell safe from unsafe segments, both classes counting alike."""
-    return 0.5 * (
-        torch.sigmoid(sharpness * (safe - midpoint)).mean() + torch.sigmoid(-sharpness * (unsafe - midpoint)).mean()
-    )
+def safety_value(utilities: Tensor, labels: Tensor | float, centre: Tensor | float, sharpness: float) -> Tensor:
+    """``sigmoid(label * sharpness * (U - centre))``: near 1 where the policy agrees with the label (+1 or -1)."""
+    return torch.sigmoid(labels * sharpness * (utilities - centre))
 
 
-def lagrangian(loss: torch.Tensor, value: torch.Tensor, *, nu: float, delta: float) -> torch.Tensor:
-    """What the policy descends, over 1 + nu so that its size does not grow with the multiplier."""
-    return (loss + nu * (delta - value)) / (1.0 + nu)
+def constraint_value(safe: Tensor, unsafe: Tensor, centre: Tensor | float, sharpness: float) -> Tensor:
+    """Class-balanced mean of the safety value, 0 to 1."""
+    safe_mean = safety_value(safe, 1.0, centre, sharpness).mean()
+    unsafe_mean = safety_value(unsafe, -1.0, centre, sharpness).mean()
+    return (safe_mean + unsafe_mean) / 2
 
 
-class Learner:
-    """First the reference, then the constrained problem from it."""
-
-    def __init__(self, data: LearningData, config: Config, seed: int):
-        self.data, self.config, self.seed = data, config, seed
-        dims = data.observations.shape[1], data.actions.shape[1]
-        self.policy = make_policy(*dims, hidden=config.hidden, seed=seed)
-        self.reference = make_policy(*dims, hidden=config.hidden, seed=seed)
-        self.cloning = ReferenceCloning(data, self.policy, config.reference, seed)
-        self.n_steps = self.cloning.n_steps + config.n_steps
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
-        self.multiplier = LagrangeMultiplier(target=config.delta, nu=config.nu, rate=config.nu_rate, cap=config.nu_cap)
-        self.midpoint = 0.0
-        self._reference_log_likelihood: torch.Tensor | None = None  # (n_steps,), computed once
-        self._safe_weights, self._unsafe_weights = self._safety_weights()
-        self._block: tuple[int, dict[str, np.ndarray]] | None = None
-
-    def update(self, step: int) -> dict[str, float]:
-        if step < self.cloning.n_steps:
-            metrics = self.cloning.update(step)
-            if step == self.cloning.n_steps - 1:
-                self.reference.load_state_dict(self.policy.state_dict())
-            return metrics
-        return self._update_policy(step - self.cloning.n_steps)
-
-    def _update_policy(self, step: int) -> dict[str, float]:
-        config, batch = self.config, self._batch(step)
-        utilities = utility(self._log_ratios(batch["rows"]), temperature=config.temperature, clip=config.clip)
-        pairs, safe, unsafe = utilities.split([2 * config.n_pairs, config.n_safety, config.n_safety])
-        first, second = pairs.view(-1, 2).T
-        labels = batch["preferences"]
-        loss = preference_loss(first, second, labels, bias=config.bias)
-        if config.midpoint == "classes":
-            between = 0.5 * (safe.mean() + unsafe.mean()).item()
-            smoothing = config.midpoint_smoothing if step else 0.0
-            self.midpoint = smoothing * self.midpoint + (1 - smoothing) * between
-        value = safety_value(safe, unsafe, sharpness=config.sharpness, midpoint=self.midpoint)
-        objective = lagrangian(loss, value, nu=self.multiplier.nu, delta=config.delta)
-        self.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
-        self.optimizer.step()
-        self.multiplier.update(value.item())
-        decided = labels != 0.5
-        return {
-            "loss": objective.detach(),
-            "preference_loss": loss.detach(),
-            "preference_accuracy": ((second > first) == (labels > 0.5))[decided].float().mean(),
-            "safety_value": value.detach(),
-            "nu": self.multiplier.nu,
-            "constraint_met": float(self.multiplier.met),
-            "utility_safe": safe.detach().mean(),
-            "utility_unsafe": unsafe.detach().mean(),
-        }
-
-    def _log_ratios(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._reference_log_likelihood is None:
-            with torch.no_grad():
-                parts = zip(self.data.observations.split(1 << 14), self.data.actions.split(1 << 14), strict=True)
-                self._reference_log_likelihood = torch.cat([self.reference.log_likelihood(*part) for part in parts])
-        flat = rows.reshape(-1)
-        ratios = self.policy.log_likelihood(self.data.observations[flat], self.data.actions[flat])
-        return (ratios - self._reference_log_likelihood[flat]).view(rows.shape)
-
-    def _batch(self, step: int) -> dict[str, torch.Tensor]:
-        block = step // BLOCK
-        if self._block is None or self._block[0] != block:
-            rng = stream(self.seed, "presa", block)
-            self._block = block, [self._draw(rng) for _ in range(BLOCK)]
-        return self._block[1][step % BLOCK]
-
-    def _draw(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Pairs and safety examples, drawn independently; safety examples evenly from both classes."""
-        config, data = self.config, self.data
-        chosen = rng.integers(len(data.pairs), size=config.n_pairs)
-        safe = _weighted(self._safe_weights, config.n_safety, rng)
-        unsafe = _weighted(self._unsafe_weights, config.n_safety, rng)
-        segments = np.concatenate([data.pairs[chosen].ravel(), data.safety_segments[safe], data.safety_segments[unsafe]])
-        if config.steps_per_segment is None:
-            length = int(data.segment_length.max())
-            fractions = np.broadcast_to((np.arange(length) + 0.5) / length, (len(segments), length))
-        else:
-            fractions = rng.random((len(segments), config.steps_per_segment))
-        return {"rows": data.rows_of(segments, fractions), "preferences": torch.from_numpy(data.preferences[chosen])}
-
-    def _safety_weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cumulative weights with which each safety label is drawn as a safe and as an unsafe example."""
-        data = self.data
-        if self.config.pool_safety:
-            safe = self.cloning.posterior[data.segment_episode[data.safety_segments]]
-            unsafe = 1.0 - safe
-        else:
-            safe, unsafe = data.safety_labels == 1, data.safety_labels == -1
-        return np.cumsum(safe, dtype=np.float64), np.cumsum(unsafe, dtype=np.float64)
-
-    def modules(self) -> dict:
-        return {
-            "policy": self.policy,
-            "reference": self.reference,
-            "optimizer": self.optimizer,
-            **self.cloning.modules(),
-        }
-
-    def scalars(self) -> dict[str, float]:
-        return {"nu": self.multiplier.nu, "violation": self.multiplier.violation, "midpoint": self.midpoint}
-
-    def set_scalars(self, scalars: dict[str, float]) -> None:
-        self.multiplier.nu, self.multiplier.violation = scalars["nu"], scalars["violation"]
-        self.midpoint = scalars["midpoint"]
+def lagrangian(preference: Tensor, constraint: Tensor, multiplier: float, threshold: float) -> Tensor:
+    """``preference + multiplier * (threshold - constraint)``."""
+    return preference + multiplier * (threshold - constraint)
 
 
-def _weighted(cumulative: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    drawn = np.searchsorted(cumulative, rng.random(size) * cumulative[-1], side="right")
+class PreSa:
+    """PreSa, one update at a time: first the reference, then the constrained problem."""
+
+    def __init__(self, data: LearningData, config: PreSaConfig, seed: int):
+        require_preferences(data, "presa")
+        require_safety_labels(data, "presa")
+        self._data, self._config, self._seed = data, config, seed
+        self.policy = new_policy(data, config.policy, seed)
+        aggregated = config.reference == "aggregated" or config.safety_classes == "episodes"
+        self.beliefs = aggregate(data, config.aggregation) if aggregated else None
+        self._optimizer = adam(self.policy, config.cloning.learning_rate)
+        self._n_cloning = config.cloning.n_steps
+        self._n_reference = self._n_cloning + (config.refining.n_steps if config.reference != "all" else 0)
+        self.n_steps = self._n_reference + config.n_steps
+        shared = (self.policy, self._optimizer, data)
+        self._cloning = Cloning(*shared, np.ones(data.n_steps), config.cloning, seed, "all")
+        self._refining = Cloning(
+            *shared, _reference_weights(data, config, self.beliefs), config.refining, seed, "weighted"
+        )
+        self._batches = _Batches(data, config, self.beliefs, seed)
+        self._reference: GaussianPolicy | None = None
+        self._reference_log_probs = torch.empty(0)
+        self._centre = 0.0
+        self._multiplier = Multiplier(
+            config.multiplier_initial, config.multiplier_rate, config.multiplier_max, config.violation_averaging
+        )
+
+    def update(self, step: int) -> tuple[str, dict[str, float]]:
+        """Take one step; returns the phase and what to log."""
+        if step < self._n_cloning:
+            loss = self._cloning.update(step)
+            return "cloning", {"loss": loss, "log_likelihood": -loss}
+        if step < self._n_reference:
+            loss = self._refining.update(step - self._n_cloning)
+            return "refining", {"loss": loss, "log_likelihood": -loss}
+        if self._reference is None:
+            self._freeze_reference(copy.deepcopy(self.policy))
+            self._optimizer = adam(self.policy, self._config.learning_rate)
+        return "presa", self._update_constrained(step - self._n_reference)
+
+    def _update_constrained(self, step: int) -> dict[str, float]:
+        config, data, n_half = self._config, self._data, self._config.n_safety_segments // 2
+        rows, places, labels, both_safe = self._batches.draw(step)  # segments: first, second, safe, unsafe
+        log_likelihoods = self.policy.log_prob(data.observations[rows], data.actions[rows])
+        log_ratios = log_likelihoods - self._reference_log_probs[rows]
+        utilities = utility(log_ratios, places, config)
+        first, second, safe, unsafe = utilities.split([config.n_pairs, config.n_pairs, n_half, n_half])
+
+        self._move_centre(safe.detach(), unsafe.detach())
+        preference = preference_loss(first, second, labels, config.conservative_bias)
+        constraint = constraint_value(safe, unsafe, self._centre, config.safety_sharpness)
+        multiplier = self._multiplier.value
+        total = lagrangian(preference, constraint, multiplier, config.threshold)
+        loss = total / (1 + multiplier)  # a step of the same length whatever the multiplier
+        if config.cloning_coefficient:
+            loss = loss - config.cloning_coefficient * log_likelihoods[2 * config.n_pairs : -n_half].mean()
+
+        set_learning_rate(self._optimizer, config, step)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        value = float(constraint.detach())
+        self._multiplier.update(config.threshold - value)
+
+        with torch.no_grad():
+            decided = labels != 0.5
+            correct = (second > first) == (labels > 0.5)
+            safe_log_ratio = float(log_ratios[2 * config.n_pairs : -n_half].mean())
+            self._warn(step, safe_log_ratio)
+            return {
+                "loss": float(total),
+                "preference_loss": float(preference),
+                "constraint_value": value,
+                "constraint_threshold": config.threshold,
+                "constraint_met": float(value >= config.threshold),
+                "multiplier": multiplier,
+                "preference_accuracy": float(correct[decided].float().mean()),
+                "preference_accuracy_safe": float(correct[decided & both_safe].float().mean()),
+                "utility_safe": float(safe.mean()),
+                "utility_unsafe": float(unsafe.mean()),
+                "utility_centre": self._centre,
+                "log_likelihood": float(log_likelihoods.mean()),
+                "log_ratio_safe": safe_log_ratio,
+            }
+
+    def _move_centre(self, safe: Tensor, unsafe: Tensor) -> None:
+        midpoint = float(safe.mean() + unsafe.mean()) / 2
+        if self._config.utility_centre == "midpoint":
+            self._centre += self._config.centre_rate * (midpoint - self._centre)
+        elif self._config.utility_centre == "batch-mean":
+            self._centre = max(midpoint, 0.0)
+
+    def _freeze_reference(self, reference: GaussianPolicy) -> None:
+        self._reference = reference.requires_grad_(False)
+        self._reference_log_probs = log_probs(reference, self._data.observations, self._data.actions)
+
+    def _warn(self, step: int, safe_log_ratio: float) -> None:
+        if self._multiplier.n_updates_at_cap == UPDATES_AT_CAP:
+            warnings.warn(
+                f"the constraint is not met and its multiplier rests at the cap {self._config.multiplier_max}; "
+                "the cap is now what trades return against safety",
+                stacklevel=2,
+            )
+        if step % BLOCK == BLOCK - 1 and safe_log_ratio < FALLEN:
+            warnings.warn(
+                "likelihoods fall: safe segments are more than a nat per step less likely than under the reference; "
+                "lower the learning rate or the multiplier's cap",
+                stacklevel=2,
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        state = training_tensors(self.policy, self._optimizer)
+        state["constraint"] = torch.tensor([self._centre, *self._multiplier.state()], dtype=torch.float64)
+        if self._reference is not None:
+            state |= {f"reference.{name}": value for name, value in self._reference.state_dict().items()}
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        prefix = "reference."
+        reference = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if reference:
+            policy = copy.deepcopy(self.policy)
+            policy.load_state_dict(reference)
+            self._freeze_reference(policy)
+            self._optimizer = adam(self.policy, self._config.learning_rate)
+        load_training_tensors(state, self.policy, self._optimizer)
+        self._centre, *multiplier = state["constraint"].tolist()
+        self._multiplier.load_state(tuple(multiplier))
+
+
+class _Batches:
+    """Minibatches of pairs and of safety segments, drawn a block of updates at a time."""
+
+    def __init__(self, data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None, seed: int):
+        self._data, self._config, self._seed = data, config, seed
+        self._segment_safety = _segment_safety(data, config, beliefs)
+        self._pairs = _usable_pairs(data, config, self._segment_safety)
+        self._safe, self._unsafe = _class_distributions(data, config, beliefs)
+        used = np.concatenate([data.pairs.ravel(), data.safety_segments])
+        self._n_segment_steps = config.n_segment_steps or int(data.segment_lengths[used].max())
+        self._block = -1
+        self._drawn: tuple[Tensor, ...] = ()
+
+    def draw(self, step: int) -> tuple[Tensor, ...]:
+        """Rows and places of the drawn steps, (2 P + M, K), labels, (P,), and whether both are safe, (P,)."""
+        if step // BLOCK != self._block:
+            self._draw_block(step // BLOCK)
+        return tuple(values[step % BLOCK] for values in self._drawn)
+
+    def _draw_block(self, block: int) -> None:
+        # A stream of its own for each block: a resumed run needs no state of a generator.
+        rng = stream(self._seed, "presa", block)
+        config, data, n_half = self._config, self._data, self._config.n_safety_segments // 2
+        pairs = self._pairs[rng.integers(len(self._pairs), size=(BLOCK, config.n_pairs))]
+        safe = data.safety_segments[_draw(self._safe, (BLOCK, n_half), rng)]
+        unsafe = data.safety_segments[_draw(self._unsafe, (BLOCK, n_half), rng)]
+        first, second = data.pairs[pairs, 0], data.pairs[pairs, 1]
+        segments = np.concatenate([first, second, safe, unsafe], axis=1)
+        rows, places = sample_segment_steps(
+            data.segment_starts[segments], data.segment_lengths[segments], self._n_segment_steps, rng
+        )
+        both_safe = (self._segment_safety[first] > 0) & (self._segment_safety[second] > 0)
+        drawn = (rows, places, data.preferences[pairs], both_safe)
+        self._drawn, self._block = tuple(torch.from_numpy(values) for values in drawn), block
+
+
+def _reference_weights(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None):
+    if config.reference == "all":
+        return np.ones(data.n_steps)
+    if config.reference == "safe":
+        return safe_segment_weights(data)
+    assert beliefs is not None
+    return np.repeat(beliefs.cloning_weights, np.diff(data.episode_starts))
+
+
+def _segment_safety(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None) -> IntArray:
+    """+1 safe, -1 unsafe, 0 unknown for every segment, as the configured classes see it."""
+    if config.safety_classes == "episodes":
+        assert beliefs is not None
+        return np.where(beliefs.safe > 0.5, 1, -1)[data.segment_episodes]
+    votes = np.bincount(data.safety_segments, data.safety_labels, minlength=len(data.segment_episodes))
+    return np.sign(votes).astype(np.int64)
+
+
+def _usable_pairs(data: LearningData, config: PreSaConfig, segment_safety: IntArray) -> IntArray:
+    first, second = segment_safety[data.pairs].T
+    if config.pairs == "safe-safe":
+        usable = (first > 0) & (second > 0)
+    elif config.pairs == "without-unsafe-winners":
+        winner = np.where(data.preferences > 0.5, second, first)
+        loser = np.where(data.preferences > 0.5, first, second)
+        usable = ~((winner < 0) & (loser > 0) & (data.preferences != 0.5))
+    else:
+        usable = np.ones(len(data.pairs), dtype=bool)
+    if not usable.any():
+        raise DataError(f"presa: none of the {len(usable)} pairs is left with pairs={config.pairs!r}; use 'all'")
+    return np.flatnonzero(usable)
+
+
+def _class_distributions(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None):
+    """Cumulative probabilities over the safety labels, for the safe and for the unsafe half of a batch."""
+    if config.safety_classes == "segments":
+        safe = np.float64(data.safety_labels > 0)
+    else:
+        assert beliefs is not None
+        safe = beliefs.safe[data.segment_episodes[data.safety_segments]]
+    for name, total in {"safe": safe.sum(), "unsafe": (1 - safe).sum()}.items():
+        if not total > 1e-9:
+            raise DataError(f"presa: by its labels no episode is {name}; set aggregation.safe_share or the cost limit")
+    return np.cumsum(safe), np.cumsum(1 - safe)
+
+
+def _draw(cumulative, shape: tuple[int, ...], rng: np.random.Generator) -> IntArray:
+    drawn = np.searchsorted(cumulative, rng.random(shape) * cumulative[-1], side="right")
     return np.minimum(drawn, len(cumulative) - 1)

@@ -1,37 +1,64 @@
-"""The reference policy alone, cloned from labels pooled by episode: our extension, and PreSa's own starting point."""
+"""The reference policy alone: cloned from labels aggregated by episode. Our extension, a baseline of its own.
+
+First every step is cloned, so that the network knows all states; then steps are drawn by the weight of their episode:
+the posterior that the episode is safe, times a sigmoid of its preference score.
+"""
 
 from dataclasses import dataclass, field
 
-from presa.batch import LearningData
-from presa.policy import make_policy
-from presa.reference import ReferenceCloning, ReferenceConfig
+import numpy as np
+from torch import Tensor
+
+from presa.aggregation import AggregationConfig, aggregate
+from presa.batch import LearningData, require_preferences, require_safety_labels
+from presa.checkpoint import load_training_tensors, training_tensors
+from presa.cloning import Cloning, CloningConfig, adam, new_policy
+from presa.policy import PolicyConfig
+
+
+_CLONING = CloningConfig(n_steps=5_000, learning_rate_final=1.0)
+_REFINING = CloningConfig(n_steps=8_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    hidden: tuple[int, ...] = (256, 256)
+class ReferenceConfig:
+    """What the reference learns with."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    cloning: CloningConfig = _CLONING  # of every step alike
+    refining: CloningConfig = _REFINING  # of steps weighted by their episode
 
 
-PRESETS = {"default": Config()}
+PRESETS = {"default": ReferenceConfig()}
 
 
-class Learner:
-    def __init__(self, data: LearningData, config: Config, seed: int):
-        self.policy = make_policy(
-            data.observations.shape[1], data.actions.shape[1], hidden=config.hidden, seed=seed
-        )
-        self.cloning = ReferenceCloning(data, self.policy, config.reference, seed)
-        self.n_steps = self.cloning.n_steps
+class Reference:
+    """The reference policy, one update at a time."""
 
-    def update(self, step: int) -> dict[str, float]:
-        return self.cloning.update(step)
+    def __init__(self, data: LearningData, config: ReferenceConfig, seed: int):
+        require_preferences(data, "reference")
+        require_safety_labels(data, "reference")
+        self.n_steps = config.cloning.n_steps + config.refining.n_steps
+        self.policy = new_policy(data, config.policy, seed)
+        self.beliefs = aggregate(data, config.aggregation)
+        weights = np.repeat(self.beliefs.cloning_weights, np.diff(data.episode_starts))
+        self._optimizer = adam(self.policy, config.cloning.learning_rate)
+        shared = (self.policy, self._optimizer, data)
+        self._cloning = Cloning(*shared, np.ones(data.n_steps), config.cloning, seed, "all")
+        self._refining = Cloning(*shared, weights, config.refining, seed, "weighted")
+        self._n_cloning = config.cloning.n_steps
 
-    def modules(self) -> dict:
-        return {"policy": self.policy, **self.cloning.modules()}
+    def update(self, step: int) -> tuple[str, dict[str, float]]:
+        """Take one step; returns the phase and what to log."""
+        if step < self._n_cloning:
+            phase, loss = "cloning", self._cloning.update(step)
+        else:
+            phase, loss = "refining", self._refining.update(step - self._n_cloning)
+        return phase, {"loss": loss, "log_likelihood": -loss}
 
-    def scalars(self) -> dict[str, float]:
-        return {}
+    def state(self) -> dict[str, Tensor]:
+        return training_tensors(self.policy, self._optimizer)
 
-    def set_scalars(self, scalars: dict[str, float]) -> None:
-        """Nothing but the modules lives on between steps."""
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        load_training_tensors(state, self.policy, self._optimizer)

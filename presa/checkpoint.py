@@ -1,0 +1,175 @@
+"""Policies and training states on disk: safetensors with a header in JSON, never pickled code."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialise
+from torch import Tensor
+
+from feedbackgen.errors import StoreError
+from feedbackgen.files import writing_to
+from feedbackgen.types import FloatArray
+from presa.batch import OBSERVATION_CLIP, LearningData
+from presa.policy import GaussianPolicy
+
+FORMAT_VERSION = 1
+POLICY_FILE = "policy.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPolicy:
+    """Acts by its mean, through numpy alone."""
+
+    task: str
+    method: str
+    weights: tuple[FloatArray, ...]  # each (outputs, inputs)
+    biases: tuple[FloatArray, ...]  # each (outputs,)
+    std: float  # of the Gaussian it was trained as, in half widths of the action box
+    observation_mean: FloatArray  # (O,)
+    observation_std: FloatArray  # (O,)
+    observation_clip: float  # in standard deviations
+    action_low: FloatArray  # (A,)
+    action_high: FloatArray  # (A,)
+
+    @property
+    def name(self) -> str:
+        return self.method
+
+    def act(self, observation: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
+        """Mean action, (A,) or (B, A); ``rng`` is there so that a rollout treats all policies alike.
+
+        Args:
+            observation: raw, (O,) or (B, O).
+        """
+        hidden = (np.asarray(observation) - self.observation_mean) / self.observation_std
+        hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = np.maximum(hidden @ weight.T + bias, 0.0)
+        mean = np.tanh(hidden @ self.weights[-1].T + self.biases[-1])
+        return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
+
+
+def save_policy(path: Path, policy: GaussianPolicy, data: LearningData, *, task: str, method: str) -> None:
+    """Write a policy file; it appears complete or not at all."""
+    layers = [layer for layer in policy.network if isinstance(layer, torch.nn.Linear)]
+    arrays = {
+        "observation_mean": data.observation_mean,
+        "observation_std": data.observation_std,
+        "action_low": data.action_low,
+        "action_high": data.action_high,
+    }
+    for index, layer in enumerate(layers):
+        arrays[f"weight_{index}"] = layer.weight.detach().numpy()
+        arrays[f"bias_{index}"] = layer.bias.detach().numpy()
+    header = {
+        "task": task,
+        "method": method,
+        "n_layers": len(layers),
+        "activation": "relu",
+        "distribution": "gaussian",
+        "std": policy.std,
+        "observation_clip": OBSERVATION_CLIP,
+    }
+    _write(path, arrays, "policy", header)
+
+
+def load_policy(run: str | Path) -> TrainedPolicy:
+    """Read the policy of a run folder, or a policy file.
+
+    Raises:
+        StoreError: absent, truncated, of another format or version, or with values that are not finite.
+    """
+    path = Path(run)
+    if path.is_dir() and not (path / POLICY_FILE).exists():
+        hint = "its training has not finished, --resume continues it" if (path / "provenance.json").exists() else ""
+        raise StoreError(f"run {path}: no {POLICY_FILE}; {hint or 'expected the folder of a finished `fbgen train`'}")
+    path = path / POLICY_FILE if path.is_dir() else path
+    arrays, header = _read(path, "policy")
+    try:
+        layers = range(int(header["n_layers"]))
+        return TrainedPolicy(
+            task=header["task"],
+            method=header["method"],
+            weights=tuple(np.float64(arrays[f"weight_{layer}"]) for layer in layers),
+            biases=tuple(np.float64(arrays[f"bias_{layer}"]) for layer in layers),
+            std=header["std"],
+            observation_clip=header["observation_clip"],
+            **{name: arrays[name] for name in ("observation_mean", "observation_std", "action_low", "action_high")},
+        )
+    except KeyError as error:
+        raise StoreError(f"{path}: lacks {error}; train it again") from error
+
+
+def save_state(path: Path, state: Mapping[str, Tensor], header: Mapping) -> None:
+    """Write all that an interrupted training needs to go on."""
+    _write(path, {name: value.detach().numpy() for name, value in state.items()}, "training state", header)
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a training state.
+
+    Raises:
+        StoreError: absent, truncated, or of another format or version.
+    """
+    arrays, header = _read(path, "training state")
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}, header
+
+
+def training_tensors(policy: GaussianPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and the state of Adam, flat."""
+    tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    return tensors
+
+
+def load_training_tensors(
+    state: Mapping[str, Tensor], policy: GaussianPolicy, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put parameters and the state of Adam back."""
+    policy.load_state_dict(_below(state, "policy."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(state, "optimizer.").items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray], kind: str, header: Mapping) -> None:
+    # One key only: safetensors keeps its metadata in an unordered map, and equal runs must give equal bytes.
+    metadata = {"presa": json.dumps({"format": kind, "format_version": FORMAT_VERSION, **header}, sort_keys=True)}
+    rows = {name: np.array(arrays[name], order="C") for name in sorted(arrays)}
+    draft = path.with_name(f".{path.name}.draft")
+    with writing_to(path):
+        draft.write_bytes(serialise(rows, metadata))
+        draft.replace(path)
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict]:
+    if not path.is_file():
+        raise StoreError(f"{path}: no such {kind} file; train first")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["presa"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise StoreError(f"{path}: truncated, damaged or not a {kind} of ours; train again") from error
+    if header.get("format") != kind:
+        raise StoreError(f"{path}: holds a {header.get('format')}, expected a {kind}")
+    if header["format_version"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: format version {header['format_version']}, this release reads {FORMAT_VERSION}; train again"
+        )
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise StoreError(f"{path}: {name} holds values that are not finite; train again")
+    return arrays, header

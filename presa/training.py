@@ -1,0 +1,338 @@
+"""Train any method on a feedback store: the run folder, its records, and going on after an interruption."""
+
+import csv
+import json
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from feedbackgen.episodes import dataset_info, load_trajectories
+from feedbackgen.errors import DataError, MissingDependency, OutputExists, RecipeError, StoreError
+from feedbackgen.files import writing_to
+from feedbackgen.provenance import versions
+from feedbackgen.store import open_feedback, resolve_feedback
+from presa.algorithms import bc, bc_safe, presa, reference
+from presa.batch import LearningData, feedback_hash, learning_data
+from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, save_state
+from presa.cloning import BLOCK
+from presa.configuration import configuration_text, configured, read_configuration
+
+STATE_FILE = "training_state.safetensors"
+RUN_FILES = (POLICY_FILE, STATE_FILE, "config.toml", "provenance.json", "metrics.csv", "evaluation.json")
+LOG_EVERY = BLOCK  # updates per row of metrics
+SAVE_EVERY = 5 * BLOCK  # updates between saved states; a multiple of LOG_EVERY
+COLUMNS = (
+    "step", "phase", "loss", "log_likelihood", "preference_loss", "preference_accuracy", "preference_accuracy_safe",
+    "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
+    "utility_centre", "log_ratio_safe",
+)  # fmt: skip
+SAME_RUN = ("method", "seed", "dataset_fingerprint", "feedback_sha256")  # what a resumed run must share
+PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
+
+Progress = Callable[[int, int], None]  # updates done, of how many
+
+
+class Method(NamedTuple):
+    """What there is to know of an algorithm to run it."""
+
+    config: type
+    presets: dict[str, Any]
+    learner: type
+
+
+METHODS = {
+    "bc": Method(bc.BCConfig, bc.PRESETS, bc.BehaviourCloning),
+    "bc-safe": Method(bc_safe.BCSafeConfig, bc_safe.PRESETS, bc_safe.SafeBehaviourCloning),
+    "reference": Method(reference.ReferenceConfig, reference.PRESETS, reference.Reference),
+    "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
+}
+
+
+def train(
+    method: str,
+    feedback: str | Path,
+    *,
+    seed: int,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a policy from a feedback store and the dataset it belongs to.
+
+    Args:
+        method: one of METHODS.
+        feedback: path of a store, or ``DATASET[/NAME]``.
+        seed: of the network and the minibatches.
+        config: a preset, a TOML file, or values over the default preset; values may name their ``preset``.
+        overrides: values over that, keys dotted into tables, for example ``{"cloning.n_steps": 2000}``.
+        out: the run folder; left out, ``runs/<task>/<feedback>-<method>-<preset>-seed<seed>``.
+        resume: go on with an interrupted run.
+        force: replace the run.
+        progress: called after each block of updates.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RecipeError: an unknown method, preset or key, or a value out of range.
+        DataError: feedback from which the method cannot learn.
+        OutputExists: the run is there, and neither ``resume`` nor ``force`` is given.
+        StoreError: the store or the run cannot be read, written or continued.
+    """
+    preset, configuration = resolve_config(method, config, overrides)
+    if seed < 0:
+        raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
+    store = resolve_feedback(feedback)
+    labels, info = open_feedback(store), dataset_info(store.parent.parent)
+    if out is None:
+        out = Path("runs") / info.task / f"{store.stem}-{method}-{preset}-seed{seed}"
+    if not resume and not force:
+        _refuse_existing(out)
+    trajectories = load_trajectories(info.path, with_rewards=False)
+    batch = learning_data(trajectories, labels, np.array(info.action_low), np.array(info.action_high))
+    # The dataset's returns are for whoever evaluates; the learner gets `batch` alone.
+    provenance = {
+        "method": method,
+        "preset": preset,
+        "seed": seed,
+        "task": info.task,
+        "dataset_id": info.dataset_id,
+        "dataset_fingerprint": info.fingerprint,
+        "return_min": info.return_min,
+        "return_max": info.return_max,
+        "cost_limit": info.cost_limit,
+        "horizon": info.horizon,
+        "feedback": str(store),
+        "feedback_sha256": feedback_hash(labels),
+    }
+    return fit(batch, configuration, provenance, out=out, resume=resume, force=force, progress=progress)
+
+
+def resolve_config(
+    method: str, config: str | Path | Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
+) -> tuple[str, Any]:
+    """The preset's name and the whole configuration; a TOML file or values lie over the preset they name.
+
+    Raises:
+        RecipeError: an unknown method, preset or key, or a value out of range.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"unknown method {method!r}; {_nearest(method, METHODS)}")
+    presets = METHODS[method].presets
+    values: dict[str, Any] = {}
+    if isinstance(config, Mapping):
+        values = dict(config)
+    elif config is not None and str(config) not in presets:
+        if not Path(config).exists() and Path(config).suffix != ".toml":
+            raise RecipeError(f"{method} has no preset {str(config)!r}, nor is there such a file; "
+                              f"{_nearest(str(config), presets)}")  # fmt: skip
+        values = read_configuration(Path(config))
+    elif config is not None:
+        values = {"preset": str(config)}
+    preset = values.pop("preset", "default")
+    if preset not in presets:
+        raise RecipeError(f"{method} has no preset {preset!r}; {_nearest(str(preset), presets)}")
+    return preset, configured(configured(presets[preset], values), overrides or {})
+
+
+def fit(
+    data: LearningData,
+    config: Any,
+    provenance: Mapping[str, Any],
+    *,
+    out: Path,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train on data in memory; ``provenance`` names at least method, seed and task. Raises as `train` does."""
+    if not resume and not force:
+        _refuse_existing(out)
+    method, seed = provenance["method"], provenance["seed"]
+    with _one_deterministic_thread():
+        learner = METHODS[method].learner(data, config, seed)
+        first = _begin(out, learner, config, provenance, resume=resume and not force)
+        if first is None:
+            return out
+        rows, phase = [], ""
+        with _tensorboard(out, first) as writer:
+            for step in range(first, learner.n_steps):
+                phase, values = learner.update(step)
+                rows.append(values)
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == learner.n_steps:
+                    _log(out, writer, step + 1, phase, rows)
+                    rows = []
+                    if (step + 1) % SAVE_EVERY == 0:
+                        save_state(out / STATE_FILE, learner.state(), {"step": step + 1})
+                    if progress is not None:
+                        progress(step + 1, learner.n_steps)
+        _require_finite_parameters(learner)
+        save_policy(out / POLICY_FILE, learner.policy, data, task=provenance["task"], method=method)
+        (out / STATE_FILE).unlink(missing_ok=True)
+    return out
+
+
+def _begin(out: Path, learner: Any, config: Any, provenance: Mapping[str, Any], *, resume: bool) -> int | None:
+    """Make the run folder, or take up the one that is there; the first step to take, None when all are taken."""
+    if resume and (out / "provenance.json").exists():
+        _require_same_run(out, config, provenance)
+        if (out / POLICY_FILE).exists():
+            load_policy(out)
+            return None
+        if (out / STATE_FILE).exists():
+            state, header = load_state(out / STATE_FILE)
+            learner.load_state(state)
+            _cut_metrics(out / "metrics.csv", header["step"])
+            return header["step"]
+    with writing_to(out):
+        _clear(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.toml").write_text(configuration_text(config))
+        record = {
+            **provenance,
+            "estimates": _estimates(learner),
+            "versions": versions(PACKAGES),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": platform.platform(),
+        }
+        with (out / "metrics.csv").open("w", newline="") as file:
+            csv.writer(file).writerow(COLUMNS)
+        # Last, and by rename: a folder with this file holds a run that can be resumed.
+        draft = out / ".provenance.json.draft"
+        draft.write_text(json.dumps(record, indent=2) + "\n")
+        draft.replace(out / "provenance.json")
+    return 0
+
+
+def _estimates(learner: Any) -> dict[str, float]:
+    """What the learner concluded from the labels, for people."""
+    beliefs = getattr(learner, "beliefs", None)
+    if beliefs is None:
+        return {}
+    if beliefs.n_effective < 5:
+        warnings.warn(
+            f"the reference clones the equivalent of {beliefs.n_effective:.1f} episodes; more labels, or a lower "
+            "aggregation.preference_sharpness or safe_share, would steady it",
+            stacklevel=2,
+        )
+    return {
+        "safety_flip_rate": beliefs.safety_flip_rate,
+        "preference_flip_rate": beliefs.preference_flip_rate,
+        "safe_episode_share": float(beliefs.safe.mean()),
+        "n_effective_episodes": beliefs.n_effective,
+    }
+
+
+def _require_same_run(out: Path, config: Any, provenance: Mapping[str, Any]) -> None:
+    try:
+        record = json.loads((out / "provenance.json").read_text())
+        text = (out / "config.toml").read_text()
+    except (OSError, ValueError) as error:
+        raise StoreError(f"run {out}: its records are damaged ({error}); start again with --force") from error
+    different = [key for key in SAME_RUN if record.get(key) != provenance.get(key)]
+    different += ["config"] if text != configuration_text(config) else []
+    if different:
+        raise StoreError(f"run {out}: cannot be resumed, it differs in {', '.join(different)}; use --force or --out")
+
+
+def _refuse_existing(out: Path) -> None:
+    if (out / POLICY_FILE).exists():
+        raise OutputExists(f"run {out} exists; use --force to replace it, or another --out")
+    if (out / "provenance.json").exists():
+        raise OutputExists(f"run {out} is unfinished; --resume continues it, --force starts again")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputExists(f"{out} exists and is no run folder; choose another --out")
+
+
+def _clear(out: Path) -> None:
+    """Remove a run's own files and nothing else."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out}: a file stands where the run folder would be; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / "provenance.json").exists():
+        started = {path.name for path in out.iterdir()} <= {*RUN_FILES, ".provenance.json.draft", "tensorboard"}
+        if not started:
+            raise StoreError(f"{out}: not empty and no run folder; nothing was removed, choose another --out")
+    for name in RUN_FILES:
+        (out / name).unlink(missing_ok=True)
+    for events in (out / "tensorboard").glob("events.out.*"):
+        events.unlink()
+
+
+def _log(out: Path, writer: Any, step: int, phase: str, rows: list[dict[str, float]]) -> None:
+    """One row: means over the updates since the last, without those where a quantity was undefined."""
+    # A phase may end within a row; the row is of the last phase then.
+    rows = [row for row in rows if row.keys() == rows[-1].keys()]
+    means = {}
+    for name in rows[-1]:
+        values = np.array([row[name] for row in rows])
+        values = values[np.isfinite(values)]
+        means[name] = float(values.mean()) if len(values) else float("nan")
+    with writing_to(out / "metrics.csv"), (out / "metrics.csv").open("a", newline="") as file:
+        csv.writer(file).writerow([step, phase, *(_cell(means.get(name)) for name in COLUMNS[2:])])
+    for name, value in means.items():
+        writer.add_scalar(f"{phase}/{name}", value, step)
+    if not np.isfinite(means["loss"]):
+        raise DataError(f"{phase}: the loss is not finite at update {step}; lower the learning rate")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.6g}"
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop rows that were written after the saved state; they will be written again."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    kept = rows[:1] + [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[0]) <= step]
+    draft = path.with_name(f".{path.name}.draft")
+    with writing_to(path):
+        with draft.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        draft.replace(path)
+
+
+@contextmanager
+def _tensorboard(out: Path, first: int) -> Iterator[Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependency("training needs tensorboard; pip install 'feedbackgen[train]'") from error
+    writer = SummaryWriter(out / "tensorboard", purge_step=first + 1 if first else None)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+@contextmanager
+def _one_deterministic_thread() -> Iterator[None]:
+    """The same seed gives the same bytes: sums in parallel would differ in the last bits."""
+    n_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _require_finite_parameters(learner: Any) -> None:
+    if not all(torch.isfinite(parameter).all() for parameter in learner.policy.parameters()):
+        raise DataError("training diverged: the policy holds values that are not finite; lower the learning rate")
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"

@@ -1,0 +1,203 @@
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from feedbackgen.errors import DataError, RecipeError
+from presa.algorithms import presa as algorithm
+from presa.algorithms.presa import (
+    PRESETS,
+    PreSa,
+    PreSaConfig,
+    constraint_value,
+    lagrangian,
+    preference_loss,
+    safety_value,
+    utility,
+)
+
+UNCLIPPED = PreSaConfig(log_ratio_clip=math.inf)
+
+
+def learnt_gain(learner: PreSa) -> float:
+    """By what the policy multiplies the state, in the two-state problem."""
+    with torch.no_grad():
+        below, above = learner.policy(torch.tensor([[-1.0], [1.0]])).flatten().tolist()
+    return (above - below) / 2
+
+
+def trained(data, config, seed=0):
+    learner = PreSa(data, config, seed)
+    rows = [learner.update(step)[1] for step in range(learner.n_steps)]
+    return learner, rows
+
+
+def test_utility_is_the_scaled_mean_of_the_log_ratios():
+    # 0.1 * 64 * (0.5 - 0.1) / 2 = 1.28
+    ratios = torch.tensor([[0.5, -0.1]])
+    assert utility(ratios, torch.tensor([[0, 1]]), UNCLIPPED).item() == pytest.approx(1.28)
+
+
+def test_utility_clips_each_step_softly():
+    # tanh(3) = 0.995055; 6.4 * 0.995055 = 6.368351
+    assert utility(torch.tensor([[3.0]]), torch.tensor([[0]]), PreSaConfig()).item() == pytest.approx(6.368351)
+
+
+def test_utility_discounts_by_the_place_within_the_segment():
+    # 6.4 * (1 + 0.5^2) / 2 = 4.0
+    config = replace(UNCLIPPED, discount=0.5)
+    assert utility(torch.ones(1, 2), torch.tensor([[0, 2]]), config).item() == pytest.approx(4.0)
+
+
+def test_utility_does_not_depend_on_the_length_of_a_steady_segment():
+    short, long = torch.full((1, 16), 0.3), torch.full((1, 250), 0.3)
+    values = [utility(ratios, torch.zeros_like(ratios), UNCLIPPED).item() for ratios in (short, long)]
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_preference_loss_of_a_pair_worked_by_hand():
+    # softplus(-(2 - 0.5 * 1)) = log(1 + exp(-1.5)) = 0.201413
+    loss = preference_loss(torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([1.0]), 0.5)
+    assert loss.item() == pytest.approx(0.201413, abs=1e-6)
+
+
+def test_preference_loss_of_equal_utilities_without_bias_is_log_two():
+    zero = torch.zeros(1)
+    assert preference_loss(zero, zero, torch.ones(1), 1.0).item() == pytest.approx(math.log(2))
+
+
+def test_swapping_a_pair_flips_its_label():
+    first, second, labels = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([0.5, 4.0, 0.3]), torch.tensor([0.0, 1.0, 0.5])
+    swapped = preference_loss(second, first, 1 - labels, 0.5)
+    assert preference_loss(first, second, labels, 0.5).item() == pytest.approx(swapped.item())
+
+
+def test_safety_value_worked_by_hand():
+    # sigmoid(2 * (1.5 - 1)) = sigmoid(1) = 0.731059, and its complement for the other label
+    utilities = torch.tensor([1.5])
+    assert safety_value(utilities, 1.0, 1.0, 2.0).item() == pytest.approx(0.731059, abs=1e-6)
+    assert safety_value(utilities, -1.0, 1.0, 2.0).item() == pytest.approx(0.268941, abs=1e-6)
+
+
+def test_constraint_value_weighs_both_classes_alike_whatever_their_size():
+    # the safe class gives 0.5 each, the unsafe one sigmoid(2) = 0.880797
+    value = constraint_value(torch.zeros(99), torch.tensor([-2.0]), 0.0, 1.0)
+    assert value.item() == pytest.approx((0.5 + 0.880797) / 2, abs=1e-6)
+
+
+def test_an_untouched_reference_satisfies_half_of_the_constraint():
+    assert constraint_value(torch.zeros(4), torch.zeros(4), 0.0, 1.0).item() == pytest.approx(0.5)
+
+
+def test_lagrangian_charges_the_missing_constraint():
+    # 0.4 + 2 * (0.9 - 0.7) = 0.8
+    assert lagrangian(torch.tensor(0.4), torch.tensor(0.7), 2.0, 0.9).item() == pytest.approx(0.8)
+
+
+def test_gradients_agree_with_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    ratios = torch.randn(8, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def loss(values):
+        utilities = utility(values, torch.arange(3), replace(PreSaConfig(), discount=0.9))
+        constraint = constraint_value(utilities[4:6], utilities[6:], 0.2, 0.7)
+        return lagrangian(preference_loss(utilities[:2], utilities[2:4], labels, 0.5), constraint, 1.5, 0.95)
+
+    assert torch.autograd.gradcheck(loss, (ratios,))
+
+
+def test_presa_learns_the_safe_and_preferred_action(data, small_config):
+    learner, rows = trained(data, small_config)
+    assert 0.25 < learnt_gain(learner) < 0.65
+    assert rows[-1]["constraint_value"] > rows[600]["constraint_value"]
+
+
+def test_presa_learns_it_from_labels_of_which_a_tenth_is_flipped(noisy_data, small_config):
+    assert 0.2 < learnt_gain(trained(noisy_data, small_config)[0]) < 0.7
+
+
+def test_without_its_constraint_the_preferred_action_is_the_reckless_one(data, small_config):
+    free = replace(small_config, multiplier_initial=0.0, multiplier_rate=0.0, reference="all")
+    bound = replace(small_config, reference="all")
+    assert learnt_gain(trained(data, free)[0]) > learnt_gain(trained(data, bound)[0]) + 0.05
+
+
+def test_the_multiplier_rises_while_the_constraint_is_not_met(data, small_config):
+    rows = trained(data, small_config)[1][600:]
+    violated = [(now, then) for now, then in pairwise(rows) if now["constraint_value"] < 0.9][:20]
+    assert violated
+    assert all(then["multiplier"] >= now["multiplier"] for now, then in violated)
+
+
+def test_the_paper_preset_runs_on_whole_segments(data, small_config):
+    paper = PRESETS["paper"]
+    small = replace(
+        paper, policy=small_config.policy, cloning=replace(paper.cloning, n_steps=20), n_steps=20, n_pairs=4,
+        n_safety_segments=8,
+    )  # fmt: skip
+    learner, rows = trained(data, small)
+    assert learner.n_steps == 40
+    assert rows[-1]["utility_centre"] == 0.0
+    assert np.isfinite(rows[-1]["loss"])
+
+
+def test_a_multiplier_at_its_cap_is_reported(data, small_config, monkeypatch):
+    monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
+    config = replace(small_config, multiplier_initial=5.0, n_steps=30)
+    with pytest.warns(UserWarning, match="rests at the cap 5"):
+        trained(data, config)
+
+
+def test_falling_likelihoods_are_reported(data, small_config, monkeypatch):
+    monkeypatch.setattr(algorithm, "FALLEN", 1e9)
+    with pytest.warns(UserWarning, match="likelihoods fall"):
+        trained(data, small_config)
+
+
+@pytest.mark.parametrize("pairs", ["safe-safe", "without-unsafe-winners"])
+@pytest.mark.parametrize("safety_classes", ["segments", "episodes"])
+def test_no_reckless_winner_is_drawn_when_pairs_are_filtered(data, small_config, pairs, safety_classes):
+    config = replace(small_config, pairs=pairs, safety_classes=safety_classes)
+    usable = PreSa(data, config, 0)._batches._pairs
+    reckless = data.segment_episodes[data.pairs[usable]] % 3 == 0
+    winner = (data.preferences[usable] > 0.5).astype(int)
+    decided = data.preferences[usable] != 0.5
+    rows = np.arange(len(usable))
+    assert not (reckless[rows, winner] & ~reckless[rows, 1 - winner])[decided].any()
+
+
+def test_feedback_without_preferences_is_refused(data, small_config):
+    empty = replace(data, pairs=data.pairs[:0], preferences=data.preferences[:0])
+    with pytest.raises(DataError, match="presa learns from preferences, the feedback holds none"):
+        PreSa(empty, small_config, 0)
+
+
+def test_feedback_without_safety_labels_is_refused(data, small_config):
+    empty = replace(data, safety_segments=data.safety_segments[:0], safety_labels=data.safety_labels[:0])
+    with pytest.raises(DataError, match="presa learns from safety labels, the feedback holds none"):
+        PreSa(empty, small_config, 0)
+
+
+def test_feedback_of_one_class_is_refused(data, small_config):
+    with pytest.raises(DataError, match="all 600 labels say safe"):
+        PreSa(replace(data, safety_labels=np.abs(data.safety_labels)), small_config, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pairs": "some"}, "pairs: expected one of all"),
+        ({"n_steps": 0}, "n_steps: expected a number above 0"),
+        ({"threshold": 1.5}, "threshold: expected a number from 0 to 1"),
+        ({"n_safety_segments": 1}, "n_safety_segments: expected at least 2"),
+        ({"violation_averaging": 1.0}, "violation_averaging: expected a number below 1"),
+        ({"multiplier_rate": -1.0}, "multiplier_rate: expected a number >= 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(values, message):
+    with pytest.raises(RecipeError, match=message):
+        PreSaConfig(**values)

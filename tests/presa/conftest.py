@@ -1,0 +1,109 @@
+"""A problem small enough to know its answer: two states, and three kinds of episode.
+
+The state is -1 or +1 and the reward of an action a is ``a * state``. Reckless episodes act 0.9 * state and are unsafe,
+good ones 0.4 * state, bad ones -0.4 * state; both are safe. So the safe and preferred action is 0.4 * state.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from feedbackgen.store import Feedback, Preferences, SafetyLabels, Segments
+from feedbackgen.types import Trajectories
+from presa.algorithms.presa import PreSaConfig
+from presa.batch import learning_data
+from presa.cloning import CloningConfig
+from presa.policy import PolicyConfig
+
+LENGTH = 40  # steps of each episode
+GAINS = np.array([0.9, 0.4, -0.4])  # reckless, good, bad
+
+
+def make_trajectories(n_episodes: int = 60, seed: int = 0) -> Trajectories:
+    rng = np.random.default_rng(seed)
+    n_steps = n_episodes * LENGTH
+    states = rng.choice([-1.0, 1.0], n_steps)
+    gains = np.repeat(GAINS[np.arange(n_episodes) % 3], LENGTH)
+    return Trajectories(
+        observations=states[:, None],
+        final_observations=np.ones((n_episodes, 1)),
+        actions=(gains * states + 0.02 * rng.standard_normal(n_steps))[:, None],
+        terminations=np.zeros(n_steps, dtype=bool),
+        starts=np.arange(n_episodes + 1) * LENGTH,
+    )
+
+
+def make_feedback(n_episodes: int = 60, n_segments: int = 600, flip_rate: float = 0.0, seed: int = 0) -> Feedback:
+    rng = np.random.default_rng(seed)
+    episode = rng.integers(n_episodes, size=n_segments).astype(np.int32)
+    gains = GAINS[episode % 3]
+    pair = np.stack([np.arange(n_segments), rng.permutation(n_segments)], axis=1).astype(np.int32)
+    label = np.where(gains[pair[:, 0]] == gains[pair[:, 1]], 0.5, gains[pair[:, 1]] > gains[pair[:, 0]])
+    safe = np.where(gains > 0.7, -1, 1)
+    flips = rng.random((2, n_segments)) < flip_rate
+    return Feedback(
+        segments=Segments(
+            episode=episode,
+            start=rng.integers(LENGTH - 16, size=n_segments).astype(np.int32),
+            length=np.full(n_segments, 16, dtype=np.int32),
+        ),
+        preferences=Preferences(
+            pair=pair,
+            label=np.where(flips[0], 1 - label, label).astype(np.float32),
+            annotator=np.zeros(n_segments, dtype=np.int32),
+        ),
+        safety=SafetyLabels(
+            segment=np.arange(n_segments, dtype=np.int32),
+            label=np.where(flips[1], -safe, safe).astype(np.int8),
+            annotator=np.zeros(n_segments, dtype=np.int32),
+        ),
+        attributes={"task": "two-states"},
+    )
+
+
+@pytest.fixture
+def trajectories():
+    return make_trajectories()
+
+
+@pytest.fixture
+def feedback():
+    return make_feedback()
+
+
+@pytest.fixture
+def noisy_feedback():
+    return make_feedback(n_segments=1800, flip_rate=0.1)
+
+
+@pytest.fixture
+def data(trajectories, feedback):
+    return learning_data(trajectories, feedback, np.array([-1.0]), np.array([1.0]))
+
+
+@pytest.fixture
+def noisy_data(trajectories, noisy_feedback):
+    return learning_data(trajectories, noisy_feedback, np.array([-1.0]), np.array([1.0]))
+
+
+@pytest.fixture
+def small_config():
+    """PreSa's default, small enough for a test."""
+    cloning = CloningConfig(n_steps=300, batch_size=64, learning_rate=3e-3)
+    return PreSaConfig(
+        policy=PolicyConfig(hidden_sizes=(16,)),
+        cloning=cloning,
+        refining=cloning,
+        n_steps=400,
+        n_pairs=16,
+        n_safety_segments=32,
+        n_segment_steps=4,
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)

@@ -1,0 +1,38 @@
+import pytest
+
+from presa.lagrange import Multiplier
+
+
+def test_it_rises_by_the_rate_while_the_constraint_is_violated():
+    multiplier = Multiplier(1.0, 0.02, 5.0, 0.0)
+    multiplier.update(0.5)
+    assert multiplier.value == pytest.approx(1.01)
+
+
+def test_it_falls_when_the_constraint_is_met_and_never_below_zero():
+    multiplier = Multiplier(0.01, 1.0, 5.0, 0.0)
+    multiplier.update(-0.5)
+    assert multiplier.value == 0
+
+
+def test_it_counts_how_long_it_rests_at_its_cap():
+    multiplier = Multiplier(4.9, 1.0, 5.0, 0.0)
+    for _ in range(3):
+        multiplier.update(0.2)
+    assert (multiplier.value, multiplier.n_updates_at_cap) == (5.0, 3)
+
+
+def test_it_follows_the_moving_average_of_the_violation():
+    multiplier = Multiplier(0.0, 1.0, 5.0, 0.5)
+    multiplier.update(1.0)  # average 0.5
+    multiplier.update(0.0)  # average 0.25
+    assert multiplier.value == pytest.approx(0.75)
+
+
+def test_its_state_goes_on_where_it_was():
+    one, other = Multiplier(1.0, 0.1, 5.0, 0.9), Multiplier(1.0, 0.1, 5.0, 0.9)
+    one.update(0.3)
+    other.load_state(one.state())
+    one.update(0.1)
+    other.update(0.1)
+    assert one.state() == other.state()

@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+
+from feedbackgen.errors import RecipeError
+from presa.policy import GaussianPolicy, PolicyConfig, log_probs
+
+SMALL = PolicyConfig(hidden_sizes=(8,))
+
+
+def test_the_log_density_is_that_of_a_normal_distribution():
+    policy = GaussianPolicy(3, 2, SMALL, seed=0)
+    observations, actions = torch.randn(5, 3), torch.rand(5, 2)
+    expected = torch.distributions.Normal(policy(observations), 0.3).log_prob(actions).sum(-1)
+    torch.testing.assert_close(policy.log_prob(observations, actions), expected)
+
+
+def test_the_mean_action_has_the_highest_density():
+    policy = GaussianPolicy(3, 2, SMALL, seed=0)
+    observations = torch.randn(1, 3)
+    peak = policy.log_prob(observations, policy(observations)).item()
+    assert peak == pytest.approx(-2 * math.log(0.3 * math.sqrt(2 * math.pi)))
+
+
+def test_means_stay_in_the_action_box():
+    assert GaussianPolicy(3, 2, SMALL, seed=0)(1e6 * torch.randn(10, 3)).abs().max() <= 1
+
+
+def test_the_seed_alone_decides_the_parameters():
+    one, same, other = (GaussianPolicy(3, 2, SMALL, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.network[0].weight, same.network[0].weight)
+    assert not torch.equal(one.network[0].weight, other.network[0].weight)
+
+
+def test_making_a_policy_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    GaussianPolicy(3, 2, SMALL, seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_log_densities_in_chunks_equal_those_at_once():
+    policy = GaussianPolicy(3, 2, SMALL, seed=0)
+    observations, actions = torch.randn(10, 3), torch.rand(10, 2)
+    expected = policy.log_prob(observations, actions)
+    torch.testing.assert_close(log_probs(policy, observations, actions, chunk=3), expected)
+
+
+@pytest.mark.parametrize("values", [{"std": 0.0}, {"hidden_sizes": ()}, {"hidden_sizes": (0,)}])
+def test_a_value_out_of_range_is_refused(values):
+    with pytest.raises(RecipeError, match=next(iter(values))):
+        PolicyConfig(**values)

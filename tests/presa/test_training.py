@@ -1,0 +1,117 @@
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from feedbackgen.errors import DataError, OutputExists, StoreError
+from presa.checkpoint import load_policy
+from presa.training import COLUMNS, fit
+
+PROVENANCE = {"method": "presa", "seed": 3, "task": "two-states", "dataset_fingerprint": "d", "feedback_sha256": "f"}
+
+
+@pytest.fixture
+def config(small_config):
+    """Two phases of the reference end off the grid on which states are saved."""
+    cloning = replace(small_config.cloning, n_steps=250, batch_size=32)
+    return replace(small_config, cloning=cloning, refining=cloning, n_steps=350, n_pairs=8, n_safety_segments=8)
+
+
+def interrupted_at(step):
+    def progress(done, total):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted(data, config, out, step):
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, config, PROVENANCE, out=out, progress=interrupted_at(step))
+
+
+def test_a_run_folder_holds_policy_configuration_provenance_and_metrics(data, config, tmp_path):
+    calls = []
+    run = fit(data, config, PROVENANCE, out=tmp_path / "run", progress=lambda *done: calls.append(done))
+    assert calls[-1] == (850, 850)
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["method"] == "presa"
+    assert {"versions", "created", "host", "estimates"} <= record.keys()
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["step"] for row in rows] == ["100", "200", "300", "400", "500", "600", "700", "800", "850"]
+    assert [row["phase"] for row in rows] == ["cloning"] * 2 + ["refining"] * 3 + ["presa"] * 4
+    assert list((run / "tensorboard").glob("events.out.*"))
+    assert not (run / "training_state.safetensors").exists()
+    assert load_policy(run).task == "two-states"
+
+
+def test_the_same_seed_gives_the_same_bytes(data, config, tmp_path):
+    runs = [fit(data, config, PROVENANCE, out=tmp_path / name) for name in ("one", "two")]
+    for name in ("policy.safetensors", "metrics.csv", "config.toml"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+
+
+def test_another_seed_gives_another_policy(data, config, tmp_path):
+    one = fit(data, config, PROVENANCE, out=tmp_path / "one")
+    two = fit(data, config, PROVENANCE | {"seed": 4}, out=tmp_path / "two")
+    assert (one / "policy.safetensors").read_bytes() != (two / "policy.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("n_steps", [250, 220])  # the reference ends at 500, where the state is saved, or before
+def test_a_resumed_run_equals_an_undisturbed_one(data, config, tmp_path, n_steps):
+    config = replace(
+        config, cloning=replace(config.cloning, n_steps=n_steps), refining=replace(config.refining, n_steps=n_steps)
+    )
+    undisturbed = fit(data, config, PROVENANCE, out=tmp_path / "undisturbed")
+    interrupted(data, config, tmp_path / "resumed", 700)
+    assert not (tmp_path / "resumed" / "policy.safetensors").exists()
+    resumed = fit(data, config, PROVENANCE, out=tmp_path / "resumed", resume=True)
+    for name in ("policy.safetensors", "metrics.csv"):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_resuming_before_the_first_state_starts_again(data, config, tmp_path):
+    interrupted(data, config, tmp_path / "run", 100)
+    run = fit(data, config, PROVENANCE, out=tmp_path / "run", resume=True)
+    assert len((run / "metrics.csv").read_text().splitlines()) == 1 + 9
+
+
+def test_resuming_a_finished_run_changes_nothing(data, config, tmp_path):
+    run = fit(data, config, PROVENANCE, out=tmp_path / "run")
+    before = (run / "policy.safetensors").stat().st_mtime_ns
+    fit(data, config, PROVENANCE, out=run, resume=True)
+    assert (run / "policy.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_or_seed_cannot_resume_a_run(data, config, tmp_path):
+    interrupted(data, config, tmp_path / "run", 600)
+    with pytest.raises(StoreError, match="cannot be resumed, it differs in seed, config"):
+        fit(data, replace(config, threshold=0.5), PROVENANCE | {"seed": 9}, out=tmp_path / "run", resume=True)
+
+
+def test_nothing_is_overwritten_without_force(data, config, tmp_path):
+    interrupted(data, config, tmp_path / "run", 100)
+    with pytest.raises(OutputExists, match="is unfinished; --resume continues it"):
+        fit(data, config, PROVENANCE, out=tmp_path / "run")
+    fit(data, config, PROVENANCE, out=tmp_path / "run", force=True)
+    with pytest.raises(OutputExists, match="use --force to replace it"):
+        fit(data, config, PROVENANCE, out=tmp_path / "run")
+
+
+def test_force_never_empties_a_folder_that_is_no_run(data, config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExists, match="is no run folder"):
+        fit(data, config, PROVENANCE, out=tmp_path)
+    with pytest.raises(StoreError, match="nothing was removed"):
+        fit(data, config, PROVENANCE, out=tmp_path, force=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_diverging_training_stops_with_one_line_and_no_policy(data, config, tmp_path):
+    config = replace(config, learning_rate=1e30, cloning=replace(config.cloning, n_steps=0))
+    with pytest.raises(DataError, match="lower the learning rate"):
+        fit(data, replace(config, reference="all"), PROVENANCE, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "policy.safetensors").exists()
