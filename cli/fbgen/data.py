@@ -1,0 +1,176 @@
+"""``fbgen collect``, ``fbgen label``, ``fbgen inspect``: make trajectories and feedback, and look at them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ShowProgress = Annotated[bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")]
+
+
+def collect(
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="For example SafetyPointCircle1-v0.")] = None,
+    episodes: Annotated[int | None, typer.Option("--episodes", "-n", help="Episodes in all.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="NAME[+noise=X][+epsilon=P][+sample][:SHARE]; repeat to mix.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's TOML file, or the name of one that ships.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes every draw; default 0, or the recipe's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Dataset feedbackgen/TASK/NAME-v0; default custom.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same.")] = 1,
+    state: Annotated[bool, typer.Option("--state", help="Also store the simulator's state at each step.")] = False,
+    cost_cap: Annotated[float | None, typer.Option(help="Draw an episode above this cost again.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a scatter plot of return against cost.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same recipe.")] = False,
+    force: Force = False,
+    show_progress: ShowProgress = None,
+) -> None:
+    """Roll out behaviour policies and store a Minari dataset with per-step cost.
+
+    fbgen collect SafetyPointCircle1-v0 -n 400 --policy expert:0.3 --policy medium:0.5 --policy random:0.2
+    """
+    if (task is None) == (recipe is None):
+        raise typer.BadParameter("give either TASK or --recipe")
+    if recipe is not None and policy:
+        raise typer.BadParameter("--policy goes with TASK; a recipe names its own policies")
+    if task is not None and (episodes is None or not policy):
+        raise typer.BadParameter("TASK needs -n EPISODES and at least one --policy; `fbgen policies TASK` lists them")
+
+    from dataclasses import replace
+
+    from feedbackgen.collect import collect as collect_dataset
+    from feedbackgen.episodes import episode_returns
+    from feedbackgen.recipe import Recipe, load_recipe, mixture
+
+    if recipe is not None:
+        chosen = load_recipe(recipe)
+    else:
+        chosen = Recipe(task=task, policies=mixture(policy), n_episodes=episodes)
+    changes = {"n_episodes": episodes, "seed": seed, "name": name, "cost_cap": cost_cap}
+    chosen = replace(chosen, **{key: value for key, value in changes.items() if value is not None})
+    if state:
+        chosen = replace(chosen, record_states=True)
+    with progress_bar("episodes", show_progress) as progress:
+        info = collect_dataset(chosen, workers=workers, resume=resume, force=force, progress=progress)
+    _show_dataset(info, episode_returns(info.path), plot)
+
+
+def label(
+    dataset: Annotated[str, typer.Argument(help="Minari id, or path.")],
+    pairs: Annotated[int, typer.Option(help="Preferences to ask for.")] = 10_000,
+    segment_length: Annotated[int, typer.Option(help="Steps of a segment.")] = 64,
+    noise: Annotated[float, typer.Option(help="Probability of flipping each label, preference and safety.")] = 0.0,
+    preference_noise: Annotated[float | None, typer.Option(help="Instead, for preferences alone.")] = None,
+    safety_noise: Annotated[float | None, typer.Option(help="Instead, for safety labels alone.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Rationality per standard deviation of differences; inf: none errs.")] = None,
+    error_rate: Annotated[float | None, typer.Option(help="Solve for the beta that errs so, before flips.")] = None,
+    safety_labels: Annotated[int | None, typer.Option(help="Segments with a safety label; default as many as pairs.")] = None,
+    cost_limit: Annotated[float | None, typer.Option(help="Per episode, scaled to segments; default the task's.")] = None,
+    safety_threshold: Annotated[float | None, typer.Option(help="Instead: highest cost of a safe segment.")] = None,
+    unsafe_share: Annotated[float | None, typer.Option(help="Share of unsafe segments; default as they come.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the feedback.")] = "default",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a simulated teacher for preferences and safety labels, and store them beside the trajectories.
+
+    fbgen label feedbackgen/SafetyPointCircle1-v0/mixed-v0 --pairs 10000 --segment-length 64 --noise 0.1
+    """
+    from feedbackgen.label import LabelConfig
+    from feedbackgen.label import label as label_dataset
+
+    config = LabelConfig(
+        n_pairs=pairs,
+        n_safety=safety_labels,
+        segment_length=segment_length,
+        beta=beta,
+        error_rate=error_rate,
+        noise=noise,
+        preference_noise=preference_noise,
+        safety_noise=safety_noise,
+        cost_limit=cost_limit,
+        safety_threshold=safety_threshold,
+        unsafe_share=unsafe_share,
+        seed=seed,
+    )
+    summary = label_dataset(dataset, config, name=name, force=force)
+    if as_json:
+        print_json({"path": str(summary.path), "statistics": dict(summary.statistics)})
+        return
+    _show_statistics(summary.statistics)
+    say(f"stored in {summary.path}")
+
+
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="X", help="A dataset, or feedback: DATASET/NAME or a .zarr path.")],
+    plot: Annotated[Path | None, typer.Option(help="Of a dataset: scatter plot of return against cost.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a dataset or a feedback store holds."""
+    from feedbackgen.episodes import dataset_info, episode_returns
+    from feedbackgen.errors import DataError
+    from feedbackgen.store import open_feedback
+
+    try:
+        info = dataset_info(what)
+    except DataError as error:
+        if "not found" not in str(error):
+            raise
+        attributes = open_feedback(what).attributes
+        if as_json:
+            print_json(dict(attributes))
+            return
+        print_pairs({key: attributes[key] for key in ("dataset_id", "task", "source", "seed", "cost_limit")})
+        _show_statistics(attributes["statistics"])
+        return
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({**asdict(info), "path": str(info.path)})
+        return
+    _show_dataset(info, episode_returns(info.path), plot)
+
+
+def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:
+    returns, costs, policies = returns_costs_policies
+    rows = []
+    for policy in dict.fromkeys(policies):
+        chosen = [index for index, name in enumerate(policies) if name == policy]
+        rows.append((policy, len(chosen), f"{returns[chosen].mean():.1f}", f"{costs[chosen].mean():.1f}"))
+    rows.append(("all", len(policies), f"{returns.mean():.1f}", f"{costs.mean():.1f}"))
+    print_table(("policy", "episodes", "mean return", "mean cost"), rows)
+    print_pairs(
+        {
+            "dataset": info.dataset_id,
+            "path": info.path,
+            "steps": info.n_steps,
+            "returns": f"{info.return_min:.2f} to {info.return_max:.2f}",
+            "costs": f"{costs.min():g} to {costs.max():g}, {(costs <= info.cost_limit).mean():.0%} at most {info.cost_limit:g}",
+            "fingerprint": info.fingerprint[:16],
+        }
+    )
+    if plot is not None:
+        from feedbackgen.plots import plot_returns
+
+        plot_returns(returns, costs, policies, cost_limit=info.cost_limit, title=info.dataset_id, path=plot)
+        say(f"picture in {plot}")
+
+
+def _show_statistics(statistics) -> None:
+    rates = {key: value for key, value in statistics.items() if isinstance(value, dict)}
+    print_pairs({key.replace("_", " "): value for key, value in statistics.items() if key not in rates})
+    rows = [
+        (
+            name.replace("_", " "),
+            "as it comes" if rate["expected"] is None else f"{rate['expected']:.4f}",
+            "-" if rate["realised"] is None else f"{rate['realised']:.4f}",
+            f"{rate['low']:.4f} to {rate['high']:.4f}",
+        )
+        for name, rate in rates.items()
+    ]
+    print_table(("rate", "requested", "realised", "95 % interval"), rows)

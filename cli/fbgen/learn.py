@@ -1,0 +1,150 @@
+"""``fbgen train``, ``fbgen evaluate``, ``fbgen report``: from feedback to a policy, and how good and safe it is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ShowProgress = Annotated[bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")]
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="presa, bc, bc-safe or reference.")],
+    feedback: Annotated[str, typer.Argument(help="A store's path, or DATASET[/NAME].")],
+    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    config: Annotated[str | None, typer.Option(help="A preset (default, paper) or a TOML file.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top; repeat.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+    show_progress: ShowProgress = None,
+) -> None:
+    """Train a policy on preferences and safety labels; the true rewards and costs stay hidden.
+
+    fbgen train presa feedbackgen/SafetyPointCircle1-v0/mixed-v0 --seed 0 --out runs/presa
+    """
+    import warnings
+
+    overrides = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"expected KEY=VALUE, got {setting!r}", param_hint="--set")
+        overrides[key] = value
+    try:
+        from presa.training import train as train_policy
+    except ModuleNotFoundError as error:
+        _require_torch(error)
+    with warnings.catch_warnings(record=True) as caught, progress_bar("updates", show_progress) as progress:
+        warnings.simplefilter("always", UserWarning)
+        run = train_policy(
+            method,
+            feedback,
+            seed=seed,
+            config=config,
+            overrides=overrides,
+            out=out,
+            resume=resume,
+            force=force,
+            progress=progress,
+        )
+    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        say(f"warning: {message}")
+    print(run)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    episodes: Annotated[int, typer.Option("--episodes", "-n", help="At least 50 to compare methods.")] = 50,
+    seed: Annotated[int, typer.Option(help="Fixes the reset seed of each episode.")] = 1000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result is the same.")] = 1,
+    video: Annotated[Path | None, typer.Option(help="Also write an MP4 of the first episode.")] = None,
+    as_json: Json = False,
+    show_progress: ShowProgress = None,
+) -> None:
+    """Let a run's last policy act, and store every episode's return and cost in the run."""
+    try:
+        from presa.evaluation import evaluate as evaluate_run
+        from presa.report import as_json as summary_json
+        from presa.report import summarise
+    except ModuleNotFoundError as error:
+        _require_torch(error)
+    with progress_bar("episodes", show_progress) as progress:
+        evaluate_run(run, n_episodes=episodes, seed=seed, workers=workers, video=video, progress=progress)
+    summaries = summarise([run])
+    if as_json:
+        print_json(summary_json(summaries))
+        return
+    summary = summaries[0]
+    print_pairs(
+        {
+            "return": f"{summary.return_mean:.2f} ({_interval(summary.return_interval)})",
+            "cost": f"{summary.cost_mean:.2f} ({_interval(summary.cost_interval)}), median {summary.cost_median:g}",
+            "normalised return": f"{summary.normalised_return:.3f}",
+            "normalised cost": f"{summary.normalised_cost:.3f} of the limit {summary.cost_limit:g}",
+            "safe episodes": f"{summary.safe_share:.0%}",
+        }
+    )
+    if video is not None:
+        say(f"video in {video}")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluated runs.")],
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of return against cost.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers as JSON; - is stdout.")] = None,
+) -> None:
+    """Compare evaluated runs; seeds of the same method and feedback are pooled."""
+    try:
+        from presa.report import as_json, plot_summaries, summarise
+    except ModuleNotFoundError as error:
+        _require_torch(error)
+    summaries = summarise(runs)
+    if plot is not None:
+        plot_summaries(summaries, plot)
+    if json_file is not None and str(json_file) == "-":
+        print_json(as_json(summaries))
+        return
+    if json_file is not None:
+        import json
+
+        from feedbackgen.files import complete_or_absent
+
+        with complete_or_absent(json_file, force=True) as draft:
+            draft.write_text(json.dumps(as_json(summaries), indent=1) + "\n")
+    columns = (
+        "method", "feedback", "seeds", "return", "95 %", "cost", "95 %", "median cost", "safe episodes",
+        "norm. return", "norm. cost", "",
+    )  # fmt: skip
+    rows = [
+        (
+            summary.method if summary.preset == "default" else f"{summary.method} ({summary.preset})",
+            summary.feedback,
+            summary.n_seeds,
+            f"{summary.return_mean:.1f}",
+            _interval(summary.return_interval),
+            f"{summary.cost_mean:.1f}",
+            _interval(summary.cost_interval),
+            f"{summary.cost_median:.1f}",
+            f"{summary.safe_share:.0%}",
+            f"{summary.normalised_return:.2f}",
+            f"{summary.normalised_cost:.2f}",
+            "safe" if summary.safe else "unsafe",
+        )
+        for summary in summaries
+    ]
+    print_table(columns, rows, title=f"{summaries[0].task}, {summaries[0].n_episodes} episodes a seed")
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def _require_torch(error: ModuleNotFoundError) -> None:
+    from feedbackgen.errors import MissingDependency
+
+    raise MissingDependency(f"training needs {error.name}: pip install 'feedbackgen[train]'") from error

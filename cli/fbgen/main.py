@@ -1,0 +1,55 @@
+"""The ``fbgen`` command: parse, call one library function, show. Library code is imported where a command needs it."""
+
+import os
+import sys
+
+import typer
+
+from fbgen.data import collect, inspect, label
+from fbgen.learn import evaluate, report, train
+from fbgen.world import doctor, policies, tasks
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
+)
+for command in (tasks, collect, label, train, evaluate, report, inspect, doctor):
+    app.command()(command)
+app.add_typer(policies, name="policies")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", "-v", help="Print the version and exit.")) -> None:
+    if show:
+        from importlib.metadata import version as installed_version
+
+        print(installed_version("feedbackgen"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; what the user can put right ends in one line and exit code 1, never in a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was left half-written; collect and train go on with --resume")
+    except BrokenPipeError:
+        # The reader of our output has gone (head, say): that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        # The library raises these; it may not have been imported before.
+        from feedbackgen.errors import FeedbackgenError
+
+        if isinstance(error, OSError) and not isinstance(error, FeedbackgenError) and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}")
+        if not isinstance(error, FeedbackgenError):
+            raise
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"fbgen: {message}", file=sys.stderr)
+    sys.exit(1)

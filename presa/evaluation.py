@@ -1,0 +1,163 @@
+"""Let the last policy of a run act, and write down every episode's return and cost."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feedbackgen.collect import worker_pool
+from feedbackgen.environments import make_env
+from feedbackgen.errors import RecipeError, StoreError
+from feedbackgen.files import writing_to
+from feedbackgen.provenance import versions
+from feedbackgen.rollout import rollout
+from feedbackgen.seeding import derived_seed, stream
+from feedbackgen.video import write_video
+from presa.checkpoint import load_policy
+
+FORMAT_VERSION = 1
+EVALUATION_FILE = "evaluation.json"
+EPISODES_PER_JOB = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Whole episodes of one run's last policy, acting by its mean; undiscounted sums."""
+
+    returns: list[float]  # (n_episodes,)
+    cost_returns: list[float]  # (n_episodes,)
+    lengths: list[int]  # (n_episodes,), steps
+    reset_seeds: list[int]  # (n_episodes,)
+    seed: int  # of the evaluation
+    cost_limit: float
+    versions: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    n_episodes: int = 50,
+    seed: int = 1000,
+    workers: int = 1,
+    video: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate a run and store the result in its folder; the same whatever the number of workers.
+
+    Args:
+        run: folder of a finished run.
+        n_episodes: at least 50 to compare methods.
+        seed: fixes the reset seed of each episode.
+        workers: processes, each with an environment of its own.
+        video: also write the first episode as an MP4.
+        progress: called with episodes done and in all.
+
+    Raises:
+        RecipeError: n_episodes or seed out of range.
+        StoreError: no finished run, or its folder cannot be written.
+        SimulatorMissing: the simulator is not installed.
+        MissingDependency: a video was asked for, and its packages or a GL library are not there.
+    """
+    run = Path(run)
+    if n_episodes < 1:
+        raise RecipeError(f"episodes: expected at least 1, got {n_episodes}")
+    if seed < 0:
+        raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
+    provenance = read_provenance(run)
+    load_policy(run)  # a damaged file must fail before episodes are played
+    seeds = [derived_seed(seed, "evaluation", index) for index in range(n_episodes)]
+    episodes = _play(run, provenance["task"], seeds, workers, progress)
+    evaluation = Evaluation(
+        returns=[episode[0] for episode in episodes],
+        cost_returns=[episode[1] for episode in episodes],
+        lengths=[episode[2] for episode in episodes],
+        reset_seeds=seeds,
+        seed=seed,
+        cost_limit=provenance["cost_limit"],
+        versions=versions(),
+    )
+    with writing_to(run / EVALUATION_FILE):
+        draft = run / f".{EVALUATION_FILE}.draft"
+        draft.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
+        draft.replace(run / EVALUATION_FILE)
+    if video is not None:
+        _film(run, provenance["task"], seeds[0], video)
+    return evaluation
+
+
+def read_evaluation(run: str | Path) -> Evaluation:
+    """What `evaluate` stored.
+
+    Raises:
+        StoreError: the run was not evaluated, or the file is damaged.
+    """
+    path = Path(run) / EVALUATION_FILE
+    if not path.is_file():
+        raise StoreError(f"{run}: not evaluated yet; use `fbgen evaluate {run}`")
+    try:
+        return Evaluation(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path}: damaged or of another version ({error}); evaluate again") from error
+
+
+def read_provenance(run: str | Path) -> dict:
+    """Where a run comes from.
+
+    Raises:
+        StoreError: not the folder of a run.
+    """
+    path = Path(run) / "provenance.json"
+    if not path.is_file():
+        raise StoreError(f"{run}: no provenance.json; expected the folder of a finished `fbgen train`")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged ({error}); train again") from error
+
+
+def _play(run: Path, task: str, seeds: list[int], workers: int, progress) -> list[tuple[float, float, int]]:
+    report = progress or (lambda done, total: None)
+    report(0, len(seeds))
+    if workers == 1:
+        results = []
+        for seed in seeds:
+            results += _play_episodes(run, task, [seed])
+            report(len(results), len(seeds))
+        return results
+    jobs = [seeds[start : start + EPISODES_PER_JOB] for start in range(0, len(seeds), EPISODES_PER_JOB)]
+    n_done = 0
+    with worker_pool(workers) as pool:
+        futures = [pool.submit(_play_episodes, run, task, job) for job in jobs]
+        for future in as_completed(futures):
+            n_done += len(future.result())
+            report(n_done, len(seeds))
+        return [episode for future in futures for episode in future.result()]
+
+
+def _play_episodes(run: Path, task: str, seeds: list[int]) -> list[tuple[float, float, int]]:
+    policy = load_policy(run)
+    env = make_env(task)
+    episodes = [rollout(env, policy, seed=seed, rng=stream(seed, "acts by its mean")) for seed in seeds]
+    env.close()
+    return [(episode.return_, episode.cost_return, episode.n_steps) for episode in episodes]
+
+
+def _film(run: Path, task: str, seed: int, path: Path) -> None:
+    policy = load_policy(run)
+    env = make_env(task)
+    rng = np.random.default_rng(0)
+
+    def frames():
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            yield env.render()
+            observation, _, _, terminated, truncated, _ = env.step(policy.act(observation, rng))
+            ended = terminated or truncated
+
+    write_video(frames(), path)
+    env.close()
