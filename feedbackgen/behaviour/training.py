@@ -49,8 +49,8 @@ POPULATIONS = {
             Branch(source=None, penalty=0.0, snapshots={"poor": 60_000, "medium": 200_000, "expert": 1_000_000}),
             Branch(source="medium", penalty=0.2, snapshots={"careful-medium": 100_000, "careful-expert": 500_000}),
             Branch(source="medium", penalty=1.0, snapshots={"safe-poor": 600_000}),
-            Branch(source="careful-expert", penalty=0.5, snapshots={"wary-expert": 300_000}),
-            Branch(source="wary-expert", penalty=1.0, snapshots={"safe-expert": 300_000}),
+            Branch(source="safe-poor", penalty=1.0, snapshots={"safe-medium": 300_000, "safe-expert": 800_000}),
+            Branch(source="safe-poor", penalty=0.3, snapshots={"wary-expert": 500_000}),
         ),
     ),
     "SafetyHalfCheetahVelocity-v1": Population(
