@@ -33,7 +33,7 @@ class AggregationConfig:
 
     safe_share: float = 0.8  # an episode is safe when its clean share of safe segments exceeds this
     safe_power: float = 1.0  # the posterior of being safe enters the cloning weight to this power
-    preference_sharpness: float = 2.0  # cloning weight ~ sigmoid(this * standardised score); 0 ignores preferences
+    preference_sharpness: float = 3.0  # cloning weight ~ sigmoid(this * standardised score); 0 ignores preferences
     score_std: float = 2.0  # prior standard deviation of Bradley-Terry scores, in log-odds
 
     def __post_init__(self):
@@ -129,7 +129,7 @@ def episode_scores(
         score_std: prior standard deviation, in log-odds.
     """
     between = pairs[:, 0] != pairs[:, 1]
-    pairs, labels = pairs[between], np.float64(labels[between])
+    pairs, labels = pairs[between], labels[between].astype(np.float64)
     if len(pairs) == 0:
         return np.zeros(n_episodes), 0.0
     best = (-np.inf, 0.0, np.zeros(n_episodes))
@@ -174,7 +174,8 @@ def _score_log_posterior(scores, pairs, labels, score_std, flip_rate) -> float:
 
 
 def _scatter(values: FloatArray, first: IntArray, second: IntArray, n_episodes: int) -> FloatArray:
-    return np.bincount(second, values, n_episodes) - np.bincount(first, values, n_episodes)
+    totals: FloatArray = np.bincount(second, values, n_episodes) - np.bincount(first, values, n_episodes)  # type: ignore[assignment]
+    return totals
 
 
 def _solve(weights, first, second, ridge, target):

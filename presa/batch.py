@@ -55,16 +55,19 @@ def learning_data(
     """
     if trajectories.rewards is not None or trajectories.costs is not None:
         raise DataError("trajectories: a learner may not see rewards or costs; load them with with_rewards=False")
-    low, high = np.float64(action_low), np.float64(action_high)
+    low, high = action_low.astype(np.float64), action_high.astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise DataError(f"action box: expected finite bounds with low < high, got {low} and {high}")
     for name, values in {"observations": trajectories.observations, "actions": trajectories.actions}.items():
         require_finite(name, values)
-    segments, starts = feedback.segments, np.int64(trajectories.starts)
-    episodes, first, lengths = (np.int64(values) for values in (segments.episode, segments.start, segments.length))
+    segments, starts = feedback.segments, trajectories.starts.astype(np.int64)
+    references = (segments.episode, segments.start, segments.length)
+    episodes, first, lengths = (values.astype(np.int64) for values in references)
     _check_segments(episodes, first, lengths, starts)
-    pairs, preferences = np.int64(feedback.preferences.pair).reshape(-1, 2), np.float32(feedback.preferences.label)
-    safety_segments, safety_labels = np.int64(feedback.safety.segment), np.int64(feedback.safety.label)
+    pairs = feedback.preferences.pair.astype(np.int64).reshape(-1, 2)
+    preferences = feedback.preferences.label.astype(np.float32)
+    safety_segments = feedback.safety.segment.astype(np.int64)
+    safety_labels = feedback.safety.label.astype(np.int64)
     for name, indices in {"preferences": pairs, "safety labels": safety_segments}.items():
         if indices.size and not (indices.min() >= 0 and indices.max() < len(episodes)):
             raise DataError(f"{name}: a label names a segment outside 0..{len(episodes) - 1}; label the dataset again")

@@ -95,8 +95,8 @@ def load_policy(run: str | Path) -> TrainedPolicy:
         return TrainedPolicy(
             task=header["task"],
             method=header["method"],
-            weights=tuple(np.float64(arrays[f"weight_{layer}"]) for layer in layers),
-            biases=tuple(np.float64(arrays[f"bias_{layer}"]) for layer in layers),
+            weights=tuple(arrays[f"weight_{layer}"].astype(np.float64) for layer in layers),
+            biases=tuple(arrays[f"bias_{layer}"].astype(np.float64) for layer in layers),
             std=header["std"],
             observation_clip=header["observation_clip"],
             **{name: arrays[name] for name in ("observation_mean", "observation_std", "action_low", "action_high")},

@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 
 from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
-from feedbackgen.types import IntArray
+from feedbackgen.types import FloatArray, IntArray
 from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
@@ -29,7 +29,7 @@ from presa.policy import GaussianPolicy, PolicyConfig, log_probs
 
 CHOICES = {
     "reference": ("all", "safe", "aggregated"),
-    "safety_classes": ("segments", "episodes"),
+    "safety_classes": ("segments", "episodes", "preferred-episodes"),
     "pairs": ("all", "without-unsafe-winners", "safe-safe"),
     "utility_centre": ("zero", "batch-mean", "midpoint"),
 }
@@ -68,7 +68,9 @@ class PreSaConfig:
     log_ratio_clip: float = 1.0  # nats per step, soft; inf leaves the log-ratios unclipped
     conservative_bias: float = 0.5  # CPL's lambda, weight of the loser's utility
     pairs: str = "all"  # which count: all; without-unsafe-winners (over safe losers); safe-safe
-    safety_classes: str = "episodes"  # segments: by their own label; episodes: by the posterior of their episode
+    # The halves of a safety batch. segments: by their own label; episodes: by the posterior of their episode;
+    # preferred-episodes: likewise, but the safe half is drawn as the reference clones, by safety and preference.
+    safety_classes: str = "episodes"
     safety_sharpness: float = 1.0  # slope of the safety value (KTO's beta)
     utility_centre: str = "midpoint"  # z0: zero; batch-mean: KTO's, clamped; midpoint: moving, of both class means
     centre_rate: float = 0.05  # of the moving midpoint, per update
@@ -175,7 +177,7 @@ class PreSa:
         require_safety_labels(data, "presa")
         self._data, self._config, self._seed = data, config, seed
         self.policy = new_policy(data, config.policy, seed)
-        aggregated = config.reference == "aggregated" or config.safety_classes == "episodes"
+        aggregated = config.reference == "aggregated" or config.safety_classes != "segments"
         self.beliefs = aggregate(data, config.aggregation) if aggregated else None
         self._optimizer = adam(self.policy, config.cloning.learning_rate)
         self._n_cloning = config.cloning.n_steps
@@ -344,7 +346,7 @@ def _reference_weights(data: LearningData, config: PreSaConfig, beliefs: Episode
 
 def _segment_safety(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None) -> IntArray:
     """+1 safe, -1 unsafe, 0 unknown for every segment, as the configured classes see it."""
-    if config.safety_classes == "episodes":
+    if config.safety_classes != "segments":
         assert beliefs is not None
         return np.where(beliefs.safe > 0.5, 1, -1)[data.segment_episodes]
     votes = np.bincount(data.safety_segments, data.safety_labels, minlength=len(data.segment_episodes))
@@ -368,15 +370,19 @@ def _usable_pairs(data: LearningData, config: PreSaConfig, segment_safety: IntAr
 
 def _class_distributions(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None):
     """Cumulative probabilities over the safety labels, for the safe and for the unsafe half of a batch."""
+    episodes = data.segment_episodes[data.safety_segments]
     if config.safety_classes == "segments":
-        safe = np.float64(data.safety_labels > 0)
+        safe: FloatArray = (data.safety_labels > 0).astype(np.float64)
+        unsafe: FloatArray = 1 - safe
     else:
         assert beliefs is not None
-        safe = beliefs.safe[data.segment_episodes[data.safety_segments]]
-    for name, total in {"safe": safe.sum(), "unsafe": (1 - safe).sum()}.items():
+        preferred = config.safety_classes == "preferred-episodes"
+        safe = (beliefs.cloning_weights if preferred else beliefs.safe)[episodes]
+        unsafe = 1 - beliefs.safe[episodes]
+    for name, total in {"safe": safe.sum(), "unsafe": unsafe.sum()}.items():
         if not total > 1e-9:
             raise DataError(f"presa: by its labels no episode is {name}; set aggregation.safe_share or the cost limit")
-    return np.cumsum(safe), np.cumsum(1 - safe)
+    return np.cumsum(safe), np.cumsum(unsafe)
 
 
 def _draw(cumulative, shape: tuple[int, ...], rng: np.random.Generator) -> IntArray:

@@ -15,7 +15,6 @@ from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import Cloning, CloningConfig, adam, new_policy
 from presa.policy import PolicyConfig
 
-
 _CLONING = CloningConfig(n_steps=5_000, learning_rate_final=1.0)
 _REFINING = CloningConfig(n_steps=8_000)
 

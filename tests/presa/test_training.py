@@ -1,12 +1,17 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from feedbackgen.errors import DataError, OutputExists, StoreError
+from feedbackgen.episodes import write_dataset
+from feedbackgen.errors import DataError, OutputExists, RecipeError, StoreError
+from feedbackgen.label import LabelConfig, label
+from feedbackgen.types import Episode
 from presa.checkpoint import load_policy
-from presa.training import COLUMNS, fit
+from presa.training import COLUMNS, fit, train
 
 PROVENANCE = {"method": "presa", "seed": 3, "task": "two-states", "dataset_fingerprint": "d", "feedback_sha256": "f"}
 
@@ -115,3 +120,59 @@ def test_a_diverging_training_stops_with_one_line_and_no_policy(data, config, tm
     with pytest.raises(DataError, match="lower the learning rate"):
         fit(data, replace(config, reference="all"), PROVENANCE, out=tmp_path / "run")
     assert not (tmp_path / "run" / "policy.safetensors").exists()
+
+
+def point_circle_episode(index: int) -> Episode:
+    rng = np.random.default_rng(index)
+    return Episode(
+        observations=rng.standard_normal((61, 28)),
+        actions=rng.uniform(-1, 1, (60, 2)).astype(np.float32),
+        rewards=rng.standard_normal(60),
+        costs=np.full(60, float(index % 2)),
+        terminations=np.zeros(60, dtype=bool),
+        truncations=np.arange(60) == 59,
+        seed=index,
+        policy="random",
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    episodes = (point_circle_episode(index) for index in range(16))
+    info = write_dataset(
+        "feedbackgen/SafetyPointCircle1-v0/tiny-v0", episodes, task="SafetyPointCircle1-v0", root=tmp_path
+    )
+    return label(info.path, LabelConfig(n_pairs=40, segment_length=16)).path
+
+
+SHORT = {"cloning.n_steps": 5, "refining.n_steps": 5, "policy.hidden_sizes": [4],
+         "aggregation.preference_sharpness": 0}  # fmt: skip
+
+
+def test_a_policy_is_trained_from_a_store_on_disk_and_says_from_which(store, tmp_path):
+    run = train("reference", store, seed=0, overrides=SHORT, out=tmp_path / "run")
+    record = json.loads((run / "provenance.json").read_text())
+    assert (record["task"], record["horizon"], record["preset"]) == ("SafetyPointCircle1-v0", 500, "default")
+    assert record["dataset_id"] == "feedbackgen/SafetyPointCircle1-v0/tiny-v0"
+    assert {"return_min", "return_max", "cost_limit", "feedback", "feedback_sha256"} <= record.keys()
+    assert load_policy(run).act(np.zeros(28)).shape == (2,)
+
+
+def test_what_only_the_teacher_knows_changes_nothing(store, tmp_path):
+    before = train("reference", store, seed=0, overrides=SHORT, out=tmp_path / "before")
+    # Only the chunks: the store must still look whole to its reader.
+    for chunks in store.glob("oracle/*/c"):
+        shutil.rmtree(chunks)
+    after = train("reference", store, seed=0, overrides=SHORT, out=tmp_path / "after")
+    assert (before / "policy.safetensors").read_bytes() == (after / "policy.safetensors").read_bytes()
+
+
+def test_a_run_is_named_after_task_feedback_method_preset_and_seed(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = train("bc", store, seed=7, overrides={"cloning.n_steps": 1})
+    assert run.as_posix() == "runs/SafetyPointCircle1-v0/default-bc-default-seed7"
+
+
+def test_a_negative_seed_is_refused(store):
+    with pytest.raises(RecipeError, match="seed: expected an integer >= 0, got -1"):
+        train("bc", store, seed=-1)

@@ -145,6 +145,11 @@ def test_the_paper_preset_runs_on_whole_segments(data, small_config):
     assert np.isfinite(rows[-1]["loss"])
 
 
+def test_the_safe_half_of_a_batch_can_follow_the_preferences_too(data, small_config):
+    preferred = replace(small_config, safety_classes="preferred-episodes")
+    assert learnt_gain(trained(data, preferred)[0]) > learnt_gain(trained(data, small_config)[0])
+
+
 def test_a_multiplier_at_its_cap_is_reported(data, small_config, monkeypatch):
     monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
     config = replace(small_config, multiplier_initial=5.0, n_steps=30)
@@ -159,7 +164,7 @@ def test_falling_likelihoods_are_reported(data, small_config, monkeypatch):
 
 
 @pytest.mark.parametrize("pairs", ["safe-safe", "without-unsafe-winners"])
-@pytest.mark.parametrize("safety_classes", ["segments", "episodes"])
+@pytest.mark.parametrize("safety_classes", ["segments", "episodes", "preferred-episodes"])
 def test_no_reckless_winner_is_drawn_when_pairs_are_filtered(data, small_config, pairs, safety_classes):
     config = replace(small_config, pairs=pairs, safety_classes=safety_classes)
     usable = PreSa(data, config, 0)._batches._pairs
