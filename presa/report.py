@@ -88,7 +88,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
     for (task, feedback), panel in zip(panels, axes[0], strict=True):
         shown = [summary for summary in summaries if (summary.task, summary.feedback) == (task, feedback)]
         limit = shown[0].cost_limit
-        panel.axvspan(0, limit, color="#2a9d5c", alpha=0.10, linewidth=0)
+        panel.axvspan(-limit, limit, color="#2a9d5c", alpha=0.10, linewidth=0)
         panel.axvline(limit, color="#2a9d5c", linewidth=1, linestyle="--")
         for summary in shown:
             index = methods.index((summary.method, summary.preset))
@@ -105,8 +105,10 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
                 label=label,
             )
         panel.set(xlabel=f"cost of an episode (limit {limit:g})", title=f"{task}\nfeedback {feedback}")
-        panel.set_xlim(left=0)
-        panel.set_ylim(bottom=min(0.0, *(summary.return_interval[0] for summary in shown)))
+        highest_cost = max(limit, *(summary.cost_interval[1] for summary in shown))
+        returns = [bound for summary in shown for bound in summary.return_interval]
+        panel.set_xlim(-0.04 * highest_cost, 1.08 * highest_cost)
+        panel.set_ylim(min(0.0, 1.1 * min(returns)), 1.1 * max(*returns, 0.1))
     axes[0][0].set_ylabel("return of an episode")
     axes[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)

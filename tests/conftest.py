@@ -1,0 +1,12 @@
+"""Every test has its own, empty place for datasets."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def datasets(tmp_path, monkeypatch):
+    """Every test has its own, empty place for datasets, and works in an empty folder."""
+    root = tmp_path / "datasets"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    monkeypatch.chdir(tmp_path)
+    return root
