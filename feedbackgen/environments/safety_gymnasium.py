@@ -2,6 +2,8 @@
 
 import os
 import sys
+import warnings
+import weakref
 from functools import lru_cache
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
@@ -30,10 +32,13 @@ class SafetyEnv:
         self.task = task.name
         self.horizon = task.horizon
         self._navigation = task.suite == "safety-navigation"
-        if self._navigation:
-            self._env = _builder()(task_id=task.name, config={"agent_name": task.robot})
-        else:
-            self._env = _velocity_class(task.kind)()
+        with warnings.catch_warnings():
+            # Upstream bounds its spaces by float64's largest number, which Gymnasium's float32 check overflows on.
+            warnings.simplefilter("ignore")
+            if self._navigation:
+                self._env = _builder()(task_id=task.name, config={"agent_name": task.robot})
+            else:
+                self._env = _velocity_class(task.kind)()
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
         self.cost_terms: tuple[str, ...] = ()
@@ -106,13 +111,17 @@ class SafetyEnv:
             self._close_renderer()
             try:
                 self._renderer = (self.model, mujoco.Renderer(self.model, height=height, width=width))
+                # Its own finaliser runs too late at exit, when the GL library is gone.
+                weakref.finalize(self, self._renderer[1].close)
             except Exception as error:  # each GL backend raises errors of its own
                 raise MissingDependency(
                     f"cannot render with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}); install a GL library "
                     "(Debian: apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa)"
                 ) from error
         renderer = self._renderer[1]
-        renderer.update_scene(self.data, camera=camera or self._default_camera())
+        everything = mujoco.MjvOption()
+        everything.geomgroup[:] = 1  # upstream puts hazards, goals and the like in groups that are hidden by default
+        renderer.update_scene(self.data, camera=camera or self._default_camera(), scene_option=everything)
         return renderer.render()
 
     def close(self) -> None:
@@ -124,7 +133,7 @@ class SafetyEnv:
             return "track"
         camera = mujoco.MjvCamera()
         camera.lookat = (0.0, 0.0, 0.0)
-        camera.distance, camera.azimuth, camera.elevation = 8.0, 90.0, -89.9
+        camera.distance, camera.azimuth, camera.elevation = 7.0, 90.0, -60.0
         return camera
 
     def _close_renderer(self) -> None:
