@@ -23,7 +23,9 @@ def make_env(task: str) -> "SafetyEnv":
     """
     known = get_task(task)
     try:
+        # Upstream is loaded when the first of its environments is made.
         from feedbackgen.environments.safety_gymnasium import SafetyEnv
+
+        return SafetyEnv(known)
     except ModuleNotFoundError as error:
         raise SimulatorMissing(f"{task} needs the simulator ({error.name} is not installed): {INSTALL_SIMULATOR}") from error
-    return SafetyEnv(known)

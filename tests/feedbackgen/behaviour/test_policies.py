@@ -28,7 +28,7 @@ def test_every_shipped_policy_acts_inside_the_box_and_has_its_quality_measured()
 
 
 def test_each_population_reaches_from_poor_to_expert_and_from_safe_to_reckless():
-    for task, low, high in (("SafetyPointCircle1-v0", 15.0, 40.0), ("SafetyHalfCheetahVelocity-v1", 500.0, 2000.0)):
+    for task, low, high in (("SafetyPointCircle1-v0", 20.0, 50.0), ("SafetyHalfCheetahVelocity-v1", 1500.0, 5000.0)):
         infos = list_policies(task)
         assert infos[0].return_ < low and infos[-1].return_ > high
         assert min(info.cost_return for info in infos) < 25 and max(info.cost_return for info in infos) > 100
@@ -40,10 +40,10 @@ def test_action_noise_has_the_scale_that_was_asked_for():
     observation = quiet.observation_mean
     centre = quiet.act(observation, np.random.default_rng(0))
     inside = np.abs(centre) < 0.9  # clipping would cut the noise
+    assert inside.any()
     rng = np.random.default_rng(1)
     differences = np.array([noisy.act(observation, rng) - centre for _ in range(4000)])[:, inside]
-    if inside.any():
-        assert differences.std() == pytest.approx(0.01, rel=0.05)
+    assert differences.std() == pytest.approx(0.01, rel=0.05)
 
 
 def test_epsilon_one_is_the_random_policy_in_distribution():

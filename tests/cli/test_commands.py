@@ -1,0 +1,276 @@
+"""The command, end to end and message by message."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from samples import DATASET, TASK, make_dataset, make_episode
+
+from fbgen import main as main_module
+from feedbackgen.episodes import write_dataset
+
+FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
+QUICK = ["--set", "cloning.n_steps=100", "--set", "refining.n_steps=100", "--set", "n_steps=100"]
+
+
+@pytest.fixture
+def fbgen(monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fbgen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main_module.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    yield run
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def one_line(error: str) -> str:
+    """The message of a refusal: a single line that names the command."""
+    assert error.startswith("fbgen: ") and error.count("\n") == 1, error
+    return error
+
+
+def test_tasks_are_listed_and_shown(fbgen):
+    code, out, _ = fbgen("tasks")
+    assert code == 0 and out.count("Safety") == 71
+    code, out, _ = fbgen("tasks", TASK)
+    assert "500 steps" in out and "beyond a boundary" in out and "SafetyPointCircle1Gymnasium-v0" in out
+    code, out, _ = fbgen("tasks", "--json")
+    assert len(json.loads(out)["tasks"]) == 71
+
+
+def test_policies_are_listed_for_people_and_machines(fbgen):
+    code, out, _ = fbgen("policies", TASK)
+    assert code == 0 and "safe-expert" in out
+    code, out, _ = fbgen("policies", TASK, "--json")
+    entries = json.loads(out)["policies"]
+    assert {"name", "return", "cost"} <= set(entries[0])
+    assert json.loads(fbgen("policies", "--json")[1])["policies"][0]["task"]
+
+
+@pytest.mark.simulator
+def test_the_main_job_from_collection_to_report(fbgen, tmp_path):
+    name = f"feedbackgen/{TASK}/tour-v0"
+    mixture = ["--policy", "expert:0.5", "--policy", "safe-expert:0.5"]
+    code, out, _ = fbgen("collect", TASK, "-n", 4, *mixture, "--name", "tour", "--plot", "returns.png")
+    assert code == 0 and name in out and Path("returns.png").is_file()
+    code, out, _ = fbgen("label", name, "--pairs", 200, "--segment-length", 32, "--noise", 0.1)
+    assert code == 0 and "preference flips" in out
+    code, out, _ = fbgen("inspect", f"{name}/default")
+    assert code == 0 and "safety flips" in out
+    code, out, _ = fbgen("inspect", name)
+    assert code == 0 and "fingerprint" in out
+    for method in ("presa", "bc"):
+        settings = QUICK if method == "presa" else QUICK[:2]
+        code, out, _ = fbgen("train", method, name, *settings, "--out", f"runs/{method}")
+        assert code == 0 and out.strip() == f"runs/{method}"
+        code, out, _ = fbgen("evaluate", f"runs/{method}", "--episodes", 2)
+        assert code == 0 and "normalised cost" in out
+    code, out, _ = fbgen("report", "runs/presa", "runs/bc", "--plot", "report.png", "--json", "report.json")
+    assert code == 0 and "presa" in out and Path("report.png").is_file()
+    assert len(json.loads(Path("report.json").read_text())["summaries"]) == 2
+
+
+@pytest.mark.simulator
+def test_parallel_evaluation_gives_the_serial_result(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 50, "--segment-length", 8)
+    fbgen("train", "bc", DATASET, *QUICK[:2], "--out", "run")
+    results = []
+    for workers in (1, 2):
+        fbgen("evaluate", "run", "--episodes", 6, "--workers", workers)
+        results.append(Path("run/evaluation.json").read_text())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tasks", "SafetyPointGaol1-v0"], "unknown task 'SafetyPointGaol1-v0'; did you mean SafetyPointGoal1-v0"),
+        (["collect", "Nowhere-v0", "-n", "1", "--policy", "random"], "unknown task 'Nowhere-v0'"),
+        (["collect", TASK, "-n", "1", "--policy", "expret"], "unknown policy 'expret'"),
+        (["collect", TASK, "-n", "0", "--policy", "random"], "n_episodes: expected at least 1, got 0"),
+        (["collect", "--recipe", "nothing"], "recipe nothing: no such file"),
+        (["label", "absent-v0"], "dataset absent-v0: not found"),
+        (["train", "presa", "absent-v0"], "absent-v0"),
+        (["train", "ppo", DATASET], "unknown method 'ppo'"),
+        (["evaluate", "absent"], "absent: no provenance.json; expected the folder of a finished `fbgen train`"),
+        (["report", "absent"], "absent: no provenance.json"),
+        (["inspect", "absent-v0"], "absent-v0"),
+    ],
+)
+def test_what_is_not_there_is_named_in_one_line(fbgen, arguments, message):
+    code, out, error = fbgen(*arguments)
+    assert code == 1 and out == ""
+    assert message in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--noise", "1.2"], "noise: expected a probability in [0, 1], got 1.2"),
+        (["--segment-length", "64"], "segment"),
+        (["--segment-length", "8", "--safety-threshold", "100"], "unsafe"),
+    ],
+)
+def test_labels_that_cannot_be_given_are_refused(fbgen, arguments, message, datasets):
+    make_dataset()
+    code, _, error = fbgen("label", DATASET, "--pairs", 20, *arguments)
+    assert code == 1 and message in one_line(error)
+    assert not list((datasets / DATASET).glob("feedback/*"))
+
+
+def test_a_segment_longer_than_an_episode_names_the_longest(fbgen):
+    make_dataset()
+    code, _, error = fbgen("label", DATASET, "--pairs", 20, "--segment-length", 41)
+    assert code == 1 and "40 steps" in one_line(error) and "--segment-length 40" in error
+
+
+@pytest.mark.parametrize(("unsafe", "count"), [(False, "0 of 66"), (True, "66 of 66")])
+def test_no_segment_of_one_kind_is_refused(fbgen, unsafe, count):
+    write_dataset(DATASET, [make_episode(index, unsafe=unsafe) for index in range(6)], task=TASK)
+    threshold = ["--safety-threshold", 0] if unsafe else []
+    code, _, error = fbgen("label", DATASET, "--pairs", 20, "--segment-length", 30, *threshold)
+    assert code == 1 and f"{count} segments" in one_line(error) and "are unsafe" in error
+
+
+def test_feedback_of_a_changed_dataset_is_refused(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8, "--name", "kept")
+    feedback = Path(os.environ["MINARI_DATASETS_PATH"]) / DATASET / "feedback"
+    kept = feedback.rename(feedback.parents[1] / "kept-aside")
+    make_dataset(n_episodes=14, force=True)
+    kept.rename(feedback)
+    code, _, error = fbgen("train", "bc", f"{DATASET}/kept")
+    assert code == 1 and "label it again" in one_line(error)
+
+
+@pytest.mark.parametrize("command", ["collect", "label", "train"])
+def test_output_that_exists_is_refused_without_force(fbgen, command):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8)
+    fbgen("train", "bc", DATASET, *QUICK[:2], "--out", "run")
+    arguments = {
+        "collect": [TASK, "-n", 1, "--policy", "random", "--name", "small"],
+        "label": [DATASET, "--pairs", 20, "--segment-length", 8],
+        "train": ["bc", DATASET, *QUICK[:2], "--out", "run"],
+    }[command]
+    code, _, error = fbgen(command, *arguments)
+    assert code == 1 and "exists" in one_line(error) and "--force" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["collect"],
+        ["collect", TASK, "--recipe", "x"],
+        ["collect", TASK, "-n", "3"],
+        ["collect", "--recipe", "x", "--policy", "random"],
+        ["train", "presa", DATASET, "--set", "n_steps"],
+        ["evaluate"],
+        ["nonsense"],
+        ["label", DATASET, "--pairs", "many"],
+    ],
+)
+def test_words_that_make_no_command_are_usage_errors(fbgen, arguments):
+    code, out, error = fbgen(*arguments)
+    assert code == 2 and out == "" and "Error" in error
+
+
+def test_an_unknown_setting_names_the_nearest(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8)
+    code, _, error = fbgen("train", "presa", DATASET, "--set", "n_step=5")
+    assert code == 1 and "n_steps" in one_line(error)
+
+
+def test_a_full_disk_is_one_line(fbgen, monkeypatch):
+    make_dataset()
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("feedbackgen.store._write_array", full)
+    code, _, error = fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8)
+    assert code == 1 and "No space left on device" in one_line(error)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8)
+    Path("file").write_text("in the way")
+    code, _, error = fbgen("train", "bc", DATASET, *QUICK[:2], "--out", "file/run")
+    assert code == 1 and "file" in one_line(error)
+
+
+def interrupted(arguments, until) -> subprocess.CompletedProcess:
+    """Run a command in a process of its own, and send it Ctrl-C once a condition holds."""
+    process = subprocess.Popen([*FBGEN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not until() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, error)
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_in_collect_leaves_nothing_under_the_name(datasets, workers):
+    target = datasets / f"feedbackgen/{TASK}/long-v0"
+    partial = target.with_name(".long-v0.partial")
+    result = interrupted(
+        ["collect", TASK, "-n", 2000, "--policy", "random", "--name", "long", "--workers", workers],
+        until=lambda: list(partial.glob("*.npz")),
+    )
+    assert result.returncode == 1 and "interrupted" in one_line(result.stderr)
+    assert not target.exists()
+
+
+def test_ctrl_c_in_train_leaves_no_policy():
+    make_dataset()
+    subprocess.run([*FBGEN, "label", DATASET, "--pairs", "50", "--segment-length", "8"], check=True, capture_output=True)
+    result = interrupted(
+        ["train", "bc", DATASET, "--set", "cloning.n_steps=1000000", "--out", "run"],
+        until=lambda: Path("run/metrics.csv").is_file(),
+    )
+    assert result.returncode == 1 and "interrupted" in one_line(result.stderr)
+    assert not Path("run/policy.safetensors").exists()
+
+
+def test_ctrl_c_in_label_leaves_no_store(datasets):
+    make_dataset(n_episodes=400)
+    feedback = datasets / DATASET / "feedback"
+    result = interrupted(
+        ["label", DATASET, "--pairs", 300_000, "--segment-length", 3],
+        until=lambda: feedback.is_dir() and any(feedback.iterdir()),
+    )
+    stores = [path for path in feedback.iterdir()] if feedback.is_dir() else []
+    if result.returncode == 0:  # it was done before the signal came
+        assert [path.name for path in stores] == ["default.zarr"]
+    else:
+        assert "interrupted" in one_line(result.stderr)
+        assert stores == []
+
+
+@pytest.mark.simulator
+def test_ctrl_c_in_evaluate_leaves_no_result():
+    make_dataset()
+    for arguments in (
+        ["label", DATASET, "--pairs", "50", "--segment-length", "8"],
+        ["train", "bc", DATASET, *QUICK[:2], "--out", "run"],
+    ):
+        subprocess.run([*FBGEN, *arguments], check=True, capture_output=True)
+    started = time.monotonic()
+    result = interrupted(["evaluate", "run", "--episodes", 5000], until=lambda: time.monotonic() > started + 5)
+    assert result.returncode == 1 and "interrupted" in one_line(result.stderr)
+    assert not Path("run/evaluation.json").exists()
