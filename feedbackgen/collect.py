@@ -1,7 +1,8 @@
 """Collect a recipe's episodes, in parallel and resumable, into a Minari dataset.
 
-Each episode has its own random stream, so the order, the number of workers and an interruption change nothing. Finished
-episodes are shards that appear by rename in a hidden folder beside the target; the dataset is built from them at the end.
+Each episode has its own random stream, so the order, the number of workers and an interruption change nothing.
+Finished episodes are shards that appear by rename in a hidden folder beside the target; the dataset is built from them
+at the end.
 """
 
 import fcntl
@@ -168,8 +169,8 @@ def _collect_episode(job: Job) -> Episode:
         if job.cost_cap is None or episode.cost_return <= job.cost_cap:
             return episode
     raise DataError(
-        f"policy {job.policy}: {MAX_DRAWS} episodes in a row cost more than cost_cap {job.cost_cap:g}; raise the cap, or "
-        "leave the policy out"
+        f"policy {job.policy}: {MAX_DRAWS} episodes in a row cost more than cost_cap {job.cost_cap:g}; "
+        "raise the cap, or leave the policy out"
     )
 
 
@@ -205,7 +206,9 @@ def _prepare(partial: Path, recipe: Recipe, resume: bool) -> None:
     text = recipe_text(recipe)
     file = partial / "recipe.toml"
     if resume and file.is_file() and file.read_text() != text:
-        raise OutputExists(f"{partial} holds episodes of another recipe; collect without --resume, or under another --name")
+        raise OutputExists(
+            f"{partial} holds episodes of another recipe; collect without --resume, or under another --name"
+        )
     if not resume:
         for shard in partial.glob("*.npz"):
             shard.unlink()
@@ -221,5 +224,7 @@ def _only_writer(partial: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OutputExists(f"{partial}: another fbgen collect is writing this dataset; wait, or use --name") from error
+            raise OutputExists(
+                f"{partial}: another fbgen collect is writing this dataset; wait, or use --name"
+            ) from error
         yield

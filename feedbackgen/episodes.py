@@ -184,7 +184,9 @@ def dataset_info(dataset: str | Path) -> DatasetInfo:
     path = resolve_dataset(dataset)
     metadata = _read_metadata(path)
     if "fbgen" not in metadata:
-        raise DataError(f"dataset {dataset}: plain Minari without feedbackgen's metadata; collect it with `fbgen collect`")
+        raise DataError(
+            f"dataset {dataset}: plain Minari without feedbackgen's metadata; collect it with `fbgen collect`"
+        )
     own = metadata["fbgen"]
     if own.get("format_version") != FORMAT_VERSION:
         raise DataError(

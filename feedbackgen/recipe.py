@@ -106,7 +106,7 @@ def mixture(policies: Iterable[str]) -> dict[str, float]:
     if not given:
         return {name: 1 / len(names) for name in names}
     _check(len(given) == len(parsed), "shares of the policies", "one for each policy or for none", f"{len(given)}")
-    return dict(parsed)
+    return dict(zip(names, given, strict=True))
 
 
 def episodes_per_policy(recipe: Recipe) -> dict[str, int]:

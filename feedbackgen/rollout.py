@@ -6,7 +6,9 @@ from feedbackgen.behaviour.policies import BehaviourPolicy
 from feedbackgen.types import Episode
 
 
-def rollout(env, policy: BehaviourPolicy, *, seed: int, rng: np.random.Generator, record_states: bool = False) -> Episode:
+def rollout(
+    env, policy: BehaviourPolicy, *, seed: int, rng: np.random.Generator, record_states: bool = False
+) -> Episode:
     """Play one whole episode.
 
     Args:
@@ -41,7 +43,9 @@ def rollout(env, policy: BehaviourPolicy, *, seed: int, rng: np.random.Generator
         actions=np.array(actions),
         rewards=np.array(rewards),
         costs=np.array(costs),
-        cost_terms=dict(zip(env.cost_terms, np.array(terms, dtype=np.float64).T, strict=True)) if env.cost_terms else {},
+        cost_terms=dict(zip(env.cost_terms, np.array(terms, dtype=np.float64).T, strict=True))
+        if env.cost_terms
+        else {},
         terminations=last & terminated,
         truncations=last & truncated,
         seed=seed,

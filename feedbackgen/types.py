@@ -45,9 +45,7 @@ class Episode:
             rows["states"] = self.states
         for name, values in rows.items():
             if values.ndim != 2 or len(values) != n_steps + 1:
-                raise DataError(
-                    f"{name}: expected {n_steps + 1} rows for {n_steps} actions, got shape {values.shape}"
-                )
+                raise DataError(f"{name}: expected {n_steps + 1} rows for {n_steps} actions, got shape {values.shape}")
         if self.actions.ndim != 2:
             raise DataError(f"actions: expected shape (T, A), got {self.actions.shape}")
         for name, values in (steps | rows | {"actions": self.actions}).items():

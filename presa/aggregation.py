@@ -117,9 +117,7 @@ def _label_likelihoods(counts: IntArray, shares: FloatArray, flip_rate: float) -
     return np.exp(logs - offsets[:, None]), offsets
 
 
-def episode_scores(
-    pairs: IntArray, labels: FloatArray, n_episodes: int, score_std: float
-) -> tuple[FloatArray, float]:
+def episode_scores(pairs: IntArray, labels: FloatArray, n_episodes: int, score_std: float) -> tuple[FloatArray, float]:
     """Bradley-Terry scores of episodes, and the fitted flip rate.
 
     Args:

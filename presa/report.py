@@ -9,7 +9,7 @@ import numpy as np
 from feedbackgen.errors import StoreError
 from feedbackgen.plots import pyplot, save
 from feedbackgen.seeding import stream
-from presa.evaluation import read_evaluation, read_provenance
+from presa.evaluation import Evaluation, read_evaluation, read_provenance
 
 N_RESAMPLES = 2000
 Interval = tuple[float, float]
@@ -47,14 +47,16 @@ def summarise(runs: Sequence[str | Path]) -> list[Summary]:
     Raises:
         StoreError: a folder is no finished run, was not evaluated, or two runs of a group share their seed.
     """
-    groups: dict[tuple, list[tuple[dict, object]]] = {}
+    groups: dict[tuple, list[tuple[dict, Evaluation]]] = {}
     for run in runs:
         provenance, evaluation = read_provenance(run), read_evaluation(run)
         feedback = Path(provenance["feedback"]).stem
         key = (provenance["task"], provenance["dataset_id"], feedback, provenance["method"], provenance["preset"])
         group = groups.setdefault(key, [])
         if any(other["seed"] == provenance["seed"] for other, _ in group):
-            raise StoreError(f"{run}: another run of {provenance['method']} on {feedback} has the same seed; give one of them")
+            raise StoreError(
+                f"{run}: another run of {provenance['method']} on {feedback} has the same seed; give one of them"
+            )
         group.append((provenance, evaluation))
     return [_summarise(group) for group in groups.values()]
 
@@ -78,12 +80,16 @@ def as_json(summaries: Sequence[Summary]) -> dict:
 
 
 def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
-    """Return against cost of each method with 95 % intervals, a panel for each task and feedback; the limit is drawn."""
+    """Return against cost of each method, with 95 % intervals and the limit; a panel for each task and feedback."""
     plt = pyplot()
     panels = list(dict.fromkeys((summary.task, summary.feedback) for summary in summaries))
     methods = list(dict.fromkeys((summary.method, summary.preset) for summary in summaries))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(0.8 + 3.6 * len(panels), 3.6), squeeze=False, sharey=len({task for task, _ in panels}) == 1
+        1,
+        len(panels),
+        figsize=(0.8 + 3.6 * len(panels), 3.6),
+        squeeze=False,
+        sharey=len({task for task, _ in panels}) == 1,
     )
     for (task, feedback), panel in zip(panels, axes[0], strict=True):
         shown = [summary for summary in summaries if (summary.task, summary.feedback) == (task, feedback)]
@@ -114,7 +120,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
     save(figure, path)
 
 
-def _summarise(group: list[tuple[dict, object]]) -> Summary:
+def _summarise(group: list[tuple[dict, Evaluation]]) -> Summary:
     provenance = group[0][0]
     returns = [evaluation.returns for _, evaluation in group]
     costs = [evaluation.cost_returns for _, evaluation in group]

@@ -64,7 +64,9 @@ def test_the_learner_never_asks_for_the_oracle_or_for_rewards():
 def loaded_after(code: str) -> set[str]:
     """Top-level modules in memory after running some code in a fresh interpreter."""
     script = f"{code}\nimport sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_feedbackgen_imports_neither_torch_nor_the_simulator():

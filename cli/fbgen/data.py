@@ -1,7 +1,7 @@
 """``fbgen collect``, ``fbgen label``, ``fbgen inspect``: make trajectories and feedback, and look at them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +9,9 @@ from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ShowProgress = Annotated[bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")]
+ShowProgress = Annotated[
+    bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")
+]
 
 
 def collect(
@@ -49,8 +51,9 @@ def collect(
     if recipe is not None:
         chosen = load_recipe(recipe)
     else:
+        assert task is not None and policy and episodes is not None  # checked above
         chosen = Recipe(task=task, policies=mixture(policy), n_episodes=episodes)
-    changes = {"n_episodes": episodes, "seed": seed, "name": name, "cost_cap": cost_cap}
+    changes: dict[str, Any] = {"n_episodes": episodes, "seed": seed, "name": name, "cost_cap": cost_cap}
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     if state:
         chosen = replace(chosen, record_states=True)
@@ -66,10 +69,16 @@ def label(
     noise: Annotated[float, typer.Option(help="Probability of flipping each label, preference and safety.")] = 0.0,
     preference_noise: Annotated[float | None, typer.Option(help="Instead, for preferences alone.")] = None,
     safety_noise: Annotated[float | None, typer.Option(help="Instead, for safety labels alone.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Rationality per standard deviation of differences; inf: none errs.")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Rationality per standard deviation of differences; inf: none errs.")
+    ] = None,
     error_rate: Annotated[float | None, typer.Option(help="Solve for the beta that errs so, before flips.")] = None,
-    safety_labels: Annotated[int | None, typer.Option(help="Segments with a safety label; default as many as pairs.")] = None,
-    cost_limit: Annotated[float | None, typer.Option(help="Per episode, scaled to segments; default the task's.")] = None,
+    safety_labels: Annotated[
+        int | None, typer.Option(help="Segments with a safety label; default as many as pairs.")
+    ] = None,
+    cost_limit: Annotated[
+        float | None, typer.Option(help="Per episode, scaled to segments; default the task's.")
+    ] = None,
     safety_threshold: Annotated[float | None, typer.Option(help="Instead: highest cost of a safe segment.")] = None,
     unsafe_share: Annotated[float | None, typer.Option(help="Share of unsafe segments; default as they come.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
@@ -150,7 +159,8 @@ def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:
             "path": info.path,
             "steps": info.n_steps,
             "returns": f"{info.return_min:.2f} to {info.return_max:.2f}",
-            "costs": f"{costs.min():g} to {costs.max():g}, {(costs <= info.cost_limit).mean():.0%} at most {info.cost_limit:g}",
+            "costs": f"{costs.min():g} to {costs.max():g}",
+            "safe": f"{(costs <= info.cost_limit).mean():.0%} of the episodes cost at most {info.cost_limit:g}",
             "fingerprint": info.fingerprint[:16],
         }
     )

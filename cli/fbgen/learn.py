@@ -9,7 +9,9 @@ from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ShowProgress = Annotated[bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")]
+ShowProgress = Annotated[
+    bool | None, typer.Option("--progress/--no-progress", "-P", help="Bar; default on a terminal.")
+]
 
 
 def train(

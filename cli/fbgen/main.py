@@ -1,6 +1,7 @@
 """The ``fbgen`` command: parse, call one library function, show. Library code is imported where a command needs it."""
 
 import os
+import signal
 import sys
 
 import typer
@@ -29,11 +30,16 @@ def version(show: bool = typer.Option(False, "--version", "-v", help="Print the 
         raise typer.Exit
 
 
+class Interrupted(BaseException):
+    """Ctrl-C; typer would turn a KeyboardInterrupt into a bare «Aborted»."""
+
+
 def main() -> None:
     """Run the command; what the user can put right ends in one line and exit code 1, never in a traceback."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
-    except KeyboardInterrupt:
+    except Interrupted:
         _fail("interrupted; nothing was left half-written; collect and train go on with --resume")
     except BrokenPipeError:
         # The reader of our output has gone (head, say): that is no failure of ours.
@@ -48,6 +54,12 @@ def main() -> None:
         if not isinstance(error, FeedbackgenError):
             raise
         _fail(str(error))
+
+
+def _interrupt(number, frame) -> None:
+    # A second Ctrl-C must not break into the cleaning up after the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise Interrupted
 
 
 def _fail(message: str) -> None:

@@ -32,7 +32,7 @@ def tasks(
         print_table(columns, rows)
         return
     task = chosen[0]
-    pairs = {
+    pairs: dict[str, object] = {
         "task": task.name,
         "Gymnasium id": f"{task.gymnasium_id}  (after `import feedbackgen`)",
         "suite": task.suite,
@@ -41,7 +41,7 @@ def tasks(
         "action": f"{task.action_dim} numbers, from {_numbers(task.action_low)} to {_numbers(task.action_high)}",
         "horizon": f"{task.horizon} steps",
         "cost": task.cost_meaning,
-        "cost limit": f"{task.default_cost_limit:g} an episode by default; the field reports {_numbers(task.cost_limits)}",
+        "cost limit": f"{task.default_cost_limit:g} an episode; the field also reports {_numbers(task.cost_limits)}",
     }
     if task.dsrl is not None:
         pairs["DSRL"] = (
@@ -99,7 +99,9 @@ def list_policies(
         for info in infos
     ]
     print_table(("task", "policy", "return", "cost", "safe", "trained"), rows)
-    say("± is the standard deviation over 50 episodes; `random` acts on every task; NAME+noise=0.3 and NAME+epsilon=0.1 perturb")
+    say(
+        "± is the standard deviation over episodes; `random` acts on every task; NAME+noise=0.3, NAME+epsilon=0.1 perturb"
+    )
 
 
 @policies.command("train")
@@ -136,9 +138,8 @@ def doctor() -> None:
         "plot": ("matplotlib",),
         "video": ("imageio", "imageio_ffmpeg"),
     }
-    pairs: dict[str, object] = versions(
-        ("feedbackgen", "numpy", "gymnasium", "minari", "zarr", "mujoco", "safety-gymnasium", "torch")
-    )
+    packages = ("feedbackgen", "numpy", "gymnasium", "minari", "zarr", "mujoco", "safety-gymnasium", "torch")
+    pairs: dict[str, object] = {**versions(packages)}
     for extra, modules in parts.items():
         missing = [module for module in modules if find_spec(module) is None]
         pairs[f"extra {extra}"] = f"missing {', '.join(missing)}" if missing else "installed"

@@ -16,7 +16,8 @@ MODIFIERS = ("noise", "epsilon", "sample")
 
 
 class BehaviourPolicy(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray: ...
 

@@ -94,7 +94,9 @@ def train_population(
     n_done = 0
     for index, branch in enumerate(population.branches):
         if not all((out / f"{name}.npz").is_file() for name in branch.snapshots):
-            _train_branch(task, population, branch, derived_seed(seed, "population", index), out, n_done, n_total, progress)
+            _train_branch(
+                task, population, branch, derived_seed(seed, "population", index), out, n_done, n_total, progress
+            )
         n_done += max(branch.snapshots.values())
     infos = []
     for branch in population.branches:
@@ -147,7 +149,9 @@ def _train_branch(task, population, branch, seed, out, n_done, n_total, progress
         from stable_baselines3.common.callbacks import BaseCallback
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
     except ImportError as error:
-        raise MissingDependency(f"training behaviour policies needs {error.name}: pip install 'feedbackgen[zoo]'") from error
+        raise MissingDependency(
+            f"training behaviour policies needs {error.name}: pip install 'feedbackgen[zoo]'"
+        ) from error
 
     class Penalised(gymnasium.Env):
         """The task with ``reward - penalty * cost`` and Gymnasium's five values."""
@@ -185,7 +189,8 @@ def _train_branch(task, population, branch, seed, out, n_done, n_total, progress
     n_steps = max(branch.snapshots.values())
     torch.set_num_threads(1)
     environments = VecNormalize(
-        DummyVecEnv([lambda index=index: Penalised(index) for index in range(N_ENVIRONMENTS)]), gamma=population.discount
+        DummyVecEnv([lambda index=index: Penalised(index) for index in range(N_ENVIRONMENTS)]),
+        gamma=population.discount,
     )
     if branch.source:
         source = out / f".{branch.source}.training"

@@ -51,7 +51,8 @@ def shipped_weights(task: str, name: str) -> Path:
     names = ["random", *(info.name for info in list_policies(task))]
     if len(names) == 1:
         raise PolicyError(
-            f"unknown policy {name!r}: {task} ships none yet; use random, a weight file, or `fbgen policies train {task}`"
+            f"unknown policy {name!r}: {task} ships none yet; use random, a weight file, or "
+            f"`fbgen policies train {task}`"
         )
     near = get_close_matches(name, names, n=3) or names
     raise PolicyError(f"unknown policy {name!r} for {task}; did you mean {', '.join(near)}?")

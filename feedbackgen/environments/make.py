@@ -28,4 +28,6 @@ def make_env(task: str) -> "SafetyEnv":
 
         return SafetyEnv(known)
     except ModuleNotFoundError as error:
-        raise SimulatorMissing(f"{task} needs the simulator ({error.name} is not installed): {INSTALL_SIMULATOR}") from error
+        raise SimulatorMissing(
+            f"{task} needs the simulator ({error.name} is not installed): {INSTALL_SIMULATOR}"
+        ) from error

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import sys
 import types
 import warnings
@@ -51,9 +52,7 @@ def load_velocity_class(name: str) -> type:
     with _importable():
         module = importlib.import_module(VELOCITY_MODULE.format(name=name))
     upstream_class = next(
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and value.__module__ == module.__name__
+        value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
     )
 
     class VelocityEnv(upstream_class):
@@ -92,7 +91,7 @@ def _dataclass_with_array_defaults(cls=None, _dataclass=dataclasses.dataclass, *
     """Python 3.11 refuses an ndarray as a default: make it a default factory."""
     if cls is None:
         return lambda cls: _dataclass_with_array_defaults(cls, _dataclass, **options)
-    for name in cls.__dict__.get("__annotations__", {}):
+    for name in inspect.get_annotations(cls):
         default = cls.__dict__.get(name)
         if isinstance(default, np.ndarray):
             setattr(cls, name, dataclasses.field(default_factory=default.copy))
@@ -138,7 +137,7 @@ def _put_right_world(world: ModuleType) -> None:
     with open(Path(world.BASE_DIR) / "configs" / "assets.yaml", encoding="utf-8") as file:
         assets = yaml.safe_load(file)
     assets["textures"]["skybox"] = PLAIN_SKY
-    world.yaml = SimpleNamespace(load=lambda file, Loader: copy.deepcopy(assets), FullLoader=None)  # noqa: N803
+    world.yaml = SimpleNamespace(load=lambda file, Loader: copy.deepcopy(assets), FullLoader=None)
     world.xmltodict = SimpleNamespace(parse=_ParseOnce(world.xmltodict.parse), unparse=world.xmltodict.unparse)
     original = world_class.build
 

@@ -29,9 +29,7 @@ class BehaviourCloning:
         self.n_steps = config.cloning.n_steps
         self.policy = new_policy(data, config.policy, seed)
         self._optimizer = adam(self.policy, config.cloning.learning_rate)
-        self._cloning = Cloning(
-            self.policy, self._optimizer, data, np.ones(data.n_steps), config.cloning, seed, "all"
-        )
+        self._cloning = Cloning(self.policy, self._optimizer, data, np.ones(data.n_steps), config.cloning, seed, "all")
 
     def update(self, step: int) -> tuple[str, dict[str, float]]:
         """Take one step; returns the phase and what to log."""

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from fbgen import main as main_module
 from samples import DATASET, TASK, make_dataset, make_episode
 
-from fbgen import main as main_module
 from feedbackgen.episodes import write_dataset
 
 FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
@@ -214,7 +214,9 @@ def test_a_place_that_cannot_be_written_is_one_line(fbgen):
 
 def interrupted(arguments, until) -> subprocess.CompletedProcess:
     """Run a command in a process of its own, and send it Ctrl-C once a condition holds."""
-    process = subprocess.Popen([*FBGEN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*FBGEN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not until() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -238,7 +240,9 @@ def test_ctrl_c_in_collect_leaves_nothing_under_the_name(datasets, workers):
 
 def test_ctrl_c_in_train_leaves_no_policy():
     make_dataset()
-    subprocess.run([*FBGEN, "label", DATASET, "--pairs", "50", "--segment-length", "8"], check=True, capture_output=True)
+    subprocess.run(
+        [*FBGEN, "label", DATASET, "--pairs", "50", "--segment-length", "8"], check=True, capture_output=True
+    )
     result = interrupted(
         ["train", "bc", DATASET, "--set", "cloning.n_steps=1000000", "--out", "run"],
         until=lambda: Path("run/metrics.csv").is_file(),
@@ -254,7 +258,7 @@ def test_ctrl_c_in_label_leaves_no_store(datasets):
         ["label", DATASET, "--pairs", 300_000, "--segment-length", 3],
         until=lambda: feedback.is_dir() and any(feedback.iterdir()),
     )
-    stores = [path for path in feedback.iterdir()] if feedback.is_dir() else []
+    stores = list(feedback.iterdir()) if feedback.is_dir() else []
     if result.returncode == 0:  # it was done before the signal came
         assert [path.name for path in stores] == ["default.zarr"]
     else:

@@ -102,14 +102,18 @@ def test_a_killed_command_resumes_to_the_same_bytes(tmp_path):
     process.wait()
     if not (tmp_path / "killed" / RECIPE.dataset_id).exists():
         subprocess.run([*command, "--resume"], env=environment, check=True, capture_output=True)
-    files = [root / RECIPE.dataset_id / "data" / "main_data.hdf5" for root in (tmp_path / "killed", tmp_path / "undisturbed")]
+    files = [
+        root / RECIPE.dataset_id / "data" / "main_data.hdf5" for root in (tmp_path / "killed", tmp_path / "undisturbed")
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert undisturbed.n_episodes == 5
 
 
 def test_an_episode_above_the_cost_cap_is_drawn_again():
-    info = collect(replace(RECIPE, policies={"random": 1.0}, n_episodes=6, cost_cap=100.0))
-    assert info.cost_max <= 100.0 < collect(replace(RECIPE, policies={"random": 1.0}, n_episodes=6), force=True).cost_max
+    info = collect(replace(RECIPE, policies={"medium": 1.0}, n_episodes=6, cost_cap=200.0))
+    assert (
+        info.cost_max <= 200.0 < collect(replace(RECIPE, policies={"medium": 1.0}, n_episodes=6), force=True).cost_max
+    )
 
 
 def test_a_cap_that_no_episode_meets_is_one_line(monkeypatch):

@@ -44,7 +44,9 @@ def test_minaris_command_line_lists_and_shows_the_dataset():
     make_dataset()
     command = [sys.executable, "-c", "from minari.cli import app; app()"]
     for arguments in (["list", "local"], ["show", DATASET]):
-        result = subprocess.run([*command, *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+        result = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+        )
         assert result.returncode == 0, result.stderr
         assert "small-v0" in result.stdout
 
@@ -121,7 +123,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(datasets, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("feedbackgen.episodes._write_episode", full)
-    with pytest.raises(StoreError, match="cannot write .*small-v0: No space left on device; nothing was left"):
+    with pytest.raises(StoreError, match=r"cannot write .*small-v0: No space left on device; nothing was left"):
         make_dataset()
     assert list_datasets() == []
 
@@ -129,7 +131,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(datasets, monkeypatch):
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
-    with pytest.raises(StoreError, match="cannot write .*small-v0: Not a directory"):
+    with pytest.raises(StoreError, match=r"cannot write .*small-v0: Not a directory"):
         make_dataset()
 
 

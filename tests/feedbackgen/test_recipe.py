@@ -30,7 +30,12 @@ def test_every_recipe_that_ships_loads():
 
 @pytest.mark.parametrize(
     ("shares", "n_episodes", "counts"),
-    [((0.5, 0.5), 3, (2, 1)), ((0.3, 0.5, 0.2), 10, (3, 5, 2)), ((1 / 3, 1 / 3, 1 / 3), 10, (4, 3, 3)), ((0.05, 0.95), 4, (0, 4))],
+    [
+        ((0.5, 0.5), 3, (2, 1)),
+        ((0.3, 0.5, 0.2), 10, (3, 5, 2)),
+        ((1 / 3, 1 / 3, 1 / 3), 10, (4, 3, 3)),
+        ((0.05, 0.95), 4, (0, 4)),
+    ],
 )
 def test_shares_become_whole_episodes_that_add_up(shares, n_episodes, counts):
     policies = {f"policy{index}": share for index, share in enumerate(shares)}

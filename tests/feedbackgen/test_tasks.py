@@ -32,7 +32,9 @@ def test_twenty_random_steps_have_the_shapes_that_the_registry_names(name):
     for _ in range(20):
         assert observation.shape == (task.observation_dim,) and np.isfinite(observation).all()
         assert set(info) == set(env.cost_terms)
-        observation, reward, cost, terminated, truncated, info = env.step(rng.uniform(task.action_low, task.action_high))
+        observation, reward, cost, terminated, truncated, info = env.step(
+            rng.uniform(task.action_low, task.action_high)
+        )
         assert np.isfinite(reward) and cost in (0.0, 1.0) and not truncated
         assert task.suite == "safety-velocity" or cost == max(info.values(), default=0.0)
         if terminated:  # an Ant that falls

@@ -64,8 +64,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_an_absent_or_damaged_weight_file_is_named(tmp_path):
-    with pytest.raises(PolicyError, match="absent.npz: no such file"):
+    with pytest.raises(PolicyError, match=r"absent.npz: no such file"):
         load_mlp(tmp_path / "absent.npz", name="absent", task=TASK)
     (tmp_path / "broken.npz").write_bytes(b"PK not really")
-    with pytest.raises(PolicyError, match="broken.npz: not a weight file"):
+    with pytest.raises(PolicyError, match=r"broken.npz: not a weight file"):
         load_mlp(tmp_path / "broken.npz", name="broken", task=TASK)

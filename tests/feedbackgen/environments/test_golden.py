@@ -47,7 +47,7 @@ def remembers_stale_position(task: str) -> bool:
 
 
 def comparable(task: str, observation) -> np.ndarray:
-    """Without Car's accelerometer: its wheels graze the floor by 1e-17 m, and a contact that is on or off shows there."""
+    """Without Car's accelerometer: its wheels graze the floor by 1e-17 m, and a contact on or off shows there."""
     return np.asarray(observation)[..., 3:] if task.startswith("SafetyCar") else np.asarray(observation)
 
 
@@ -72,7 +72,7 @@ def free_bound(task: str) -> float:
     return 1e-4 if "Push" in task else 1e-8  # a box that starts in touch with the floor settles a little differently
 
 
-# Where wheels graze, a contact on or off at the first steps leads free trajectories apart; single steps are compared below.
+# Where wheels graze, a contact on or off leads free trajectories apart at once; single steps are compared below.
 @pytest.mark.parametrize("task", [task for task in RECORDED if "Car" not in task and "Racecar" not in task])
 def test_the_first_ten_free_steps_are_upstreams(task):
     env = make_env(task)

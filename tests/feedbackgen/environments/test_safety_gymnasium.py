@@ -51,7 +51,10 @@ def test_actions_may_be_lists_and_float32():
 
 @pytest.mark.parametrize(
     ("action", "message"),
-    [([0.0], r"expected shape \(2,\), got \(1,\)"), ([0.0, np.nan], r"expected finite values, got nan at index \(1,\)")],
+    [
+        ([0.0], r"expected shape \(2,\), got \(1,\)"),
+        ([0.0, np.nan], r"expected finite values, got nan at index \(1,\)"),
+    ],
 )
 def test_a_bad_action_is_named(action, message):
     env = make_env(NAVIGATION)

@@ -29,9 +29,7 @@ def test_bc_safe_clones_the_mean_of_the_safe_episodes(data, small_config):
 
 
 def test_the_reference_clones_the_safe_and_preferred_episodes(noisy_data, small_config):
-    config = ReferenceConfig(
-        policy=small_config.policy, cloning=small_config.cloning, refining=small_config.refining
-    )
+    config = ReferenceConfig(policy=small_config.policy, cloning=small_config.cloning, refining=small_config.refining)
     assert 0.2 < learnt_gain(Reference(noisy_data, config, 0)) < 0.45
 
 
