@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -118,7 +119,7 @@ def write_dataset(
         data.mkdir(parents=True)
         digest = hashlib.sha256()
         returns, costs, lengths, policies = [], [], [], []
-        action_dtype = None
+        action_dtype: Any = None
         with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
             for index, episode in enumerate(episodes):
                 _require_shapes(episode, known.observation_dim, known.action_dim, f"episode {index}")
@@ -308,7 +309,7 @@ def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple
 
 def _update_digest(digest, episode: Episode) -> None:
     digest.update(f"{episode.seed} {episode.policy} {episode.n_steps}".encode())
-    arrays = [episode.observations, episode.actions, episode.rewards, episode.costs]
+    arrays: list[np.ndarray] = [episode.observations, episode.actions, episode.rewards, episode.costs]
     arrays += [episode.terminations, episode.truncations, *episode.cost_terms.values()]
     for values in arrays:
         digest.update(np.ascontiguousarray(values).data)

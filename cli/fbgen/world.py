@@ -100,7 +100,7 @@ def list_policies(
     ]
     print_table(("task", "policy", "return", "cost", "safe", "trained"), rows)
     say(
-        "± is the standard deviation over episodes; `random` acts on every task; NAME+noise=0.3, NAME+epsilon=0.1 perturb"
+        "± is one standard deviation of episodes; `random` acts on every task; NAME+noise=0.3, NAME+epsilon=0.1 perturb"
     )
 
 

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,10 +54,11 @@ def save_mlp(policy: MLPPolicy, path: Path) -> None:
         "observation_clip": policy.observation_clip,
         "n_layers": len(policy.weights),
     }
-    arrays = {name: getattr(policy, name) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(policy, name) for name in _ARRAYS}
     for layer, (weight, bias) in enumerate(zip(policy.weights, policy.biases, strict=True)):
         arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
-    np.savez(path, header=json.dumps(header), **{name: np.float32(values) for name, values in arrays.items()})
+    singles: dict[str, Any] = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
+    np.savez(path, header=json.dumps(header), **singles)
 
 
 def load_mlp(path: Path, *, name: str, task: str, sample: bool = False) -> MLPPolicy:
@@ -69,9 +71,9 @@ def load_mlp(path: Path, *, name: str, task: str, sample: bool = False) -> MLPPo
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             layers = range(header["n_layers"])
-            arrays = {key: np.float64(file[key]) for key in _ARRAYS}
-            weights = [np.float64(file[f"weight_{layer}"]) for layer in layers]
-            biases = [np.float64(file[f"bias_{layer}"]) for layer in layers]
+            arrays: dict[str, Any] = {key: file[key].astype(np.float64) for key in _ARRAYS}
+            weights = [file[f"weight_{layer}"].astype(np.float64) for layer in layers]
+            biases = [file[f"bias_{layer}"].astype(np.float64) for layer in layers]
     except FileNotFoundError as error:
         raise PolicyError(f"policy file {path}: no such file") from error
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -7,6 +7,7 @@ Source: proximal policy optimisation by Stable-Baselines3 (extra ``zoo``). A bra
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def _train_branch(task, population, branch, seed, out, n_done, n_total, progress
     n_steps = max(branch.snapshots.values())
     torch.set_num_threads(1)
     environments = VecNormalize(
-        DummyVecEnv([lambda index=index: Penalised(index) for index in range(N_ENVIRONMENTS)]),
+        DummyVecEnv([partial(Penalised, index) for index in range(N_ENVIRONMENTS)]),
         gamma=population.discount,
     )
     if branch.source:

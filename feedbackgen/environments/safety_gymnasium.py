@@ -42,8 +42,9 @@ class SafetyEnv:
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
         self.cost_terms: tuple[str, ...] = ()
-        self._n_steps = None  # of this episode; None before a reset and after the end
-        self._renderer = None
+        self._n_steps: int | None = None  # of this episode; None before a reset and after the end
+        self._renderer: mujoco.Renderer | None = None
+        self._drawn: tuple = ()  # model, width and height that the renderer was made for
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -107,22 +108,23 @@ class SafetyEnv:
         Raises:
             MissingDependency: no OpenGL library can draw without a display.
         """
-        if self._renderer is None or self._renderer[0] is not self.model:
+        wanted = (self.model, width, height)
+        if self._renderer is None or self._drawn != wanted:
             self._close_renderer()
             try:
-                self._renderer = (self.model, mujoco.Renderer(self.model, height=height, width=width))
-                # Its own finaliser runs too late at exit, when the GL library is gone.
-                weakref.finalize(self, self._renderer[1].close)
+                self._renderer = mujoco.Renderer(self.model, height=height, width=width)
             except Exception as error:  # each GL backend raises errors of its own
                 raise MissingDependency(
                     f"cannot render with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}); install a GL library "
                     "(Debian: apt install libegl1, or libosmesa6 with MUJOCO_GL=osmesa)"
                 ) from error
-        renderer = self._renderer[1]
+            self._drawn = wanted
+            # Its own finaliser would run too late at exit, when the GL library is gone.
+            self._finalise_renderer = weakref.finalize(self, self._renderer.close)
         everything = mujoco.MjvOption()
         everything.geomgroup[:] = 1  # upstream puts hazards, goals and the like in groups that are hidden by default
-        renderer.update_scene(self.data, camera=camera or self._default_camera(), scene_option=everything)
-        return renderer.render()
+        self._renderer.update_scene(self.data, camera=camera or self._default_camera(), scene_option=everything)
+        return self._renderer.render()
 
     def close(self) -> None:
         self._close_renderer()
@@ -138,7 +140,7 @@ class SafetyEnv:
 
     def _close_renderer(self) -> None:
         if self._renderer is not None:
-            self._renderer[1].close()
+            self._finalise_renderer()
             self._renderer = None
 
 
