@@ -1,6 +1,11 @@
-"""Every test has its own, empty place for datasets."""
+"""Every test has its own, empty place for datasets, and draws without a display."""
+
+import os
 
 import pytest
+
+# Read by mujoco when it is first imported.
+os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 @pytest.fixture(autouse=True)

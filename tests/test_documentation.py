@@ -1,0 +1,52 @@
+"""Every command line shown to users is run, in order; training is cut short."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
+SHORT = ["--set", "cloning.n_steps=100", "--set", "refining.n_steps=100", "--set", "n_steps=100"]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+def test_the_readmes_tour_runs_as_it_stands():
+    readme = ROOT / "README.md"
+    commands = [line for block in blocks(readme, "bash") for line in block.splitlines() if line.startswith("fbgen ")]
+    assert len(commands) >= 8
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        if arguments[0] == "train":
+            arguments += SHORT
+        result = subprocess.run([*FBGEN, *arguments], capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+    for code in blocks(readme, "python"):
+        result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        assert result.returncode == 0, f"{code}\n{result.stderr}"
+
+
+@pytest.mark.simulator
+def test_the_python_of_the_environments_page_runs():
+    for code in blocks(ROOT / "docs" / "environments.md", "python"):
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
+def test_the_readmes_two_commands_are_targets_of_the_makefile():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    shown = set(re.findall(r"^make (\w+)", "\n".join(blocks(ROOT / "README.md", "bash")), flags=re.MULTILINE))
+    assert shown == {"demo", "test"} and shown <= targets
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
