@@ -66,7 +66,7 @@ def collect(
     with writing_to(target), _only_writer(partial):
         _prepare(partial, recipe, resume)
         jobs = [
-            Job(recipe.task, policy, index, recipe.seed, recipe.cost_cap, recipe.record_states, str(partial))
+            Job(policy, index, recipe, str(partial))
             for policy, count in episodes_per_policy(recipe).items()
             for index in range(count)
         ]
@@ -90,12 +90,9 @@ def collect(
 class Job:
     """One episode: the index-th of its policy."""
 
-    task: str
     policy: str
     index: int
-    seed: int
-    cost_cap: float | None
-    record_states: bool
+    recipe: Recipe
     folder: str
 
     @property
@@ -156,20 +153,22 @@ def _collect_episodes(jobs: list[Job]) -> int:
 
 
 def _collect_episode(job: Job) -> Episode:
-    env = _environment(job.task)
-    policy = load_policy(job.task, job.policy)
+    recipe = job.recipe
+    env = _environment(recipe.task)
+    policy = load_policy(recipe.task, job.policy)
     for draw in range(MAX_DRAWS):
         episode = rollout(
             env,
             policy,
-            seed=derived_seed(job.seed, "reset", job.policy, job.index, draw),
-            rng=stream(job.seed, "rollout", job.policy, job.index, draw),
-            record_states=job.record_states,
+            seed=derived_seed(recipe.seed, "reset", job.policy, job.index, draw),
+            rng=stream(recipe.seed, "rollout", job.policy, job.index, draw),
+            max_steps=recipe.max_episode_steps,
+            record_states=recipe.record_states,
         )
-        if job.cost_cap is None or episode.cost_return <= job.cost_cap:
+        if recipe.cost_cap is None or episode.cost_return <= recipe.cost_cap:
             return episode
     raise DataError(
-        f"policy {job.policy}: {MAX_DRAWS} episodes in a row cost more than cost_cap {job.cost_cap:g}; "
+        f"policy {job.policy}: {MAX_DRAWS} episodes in a row cost more than cost_cap {recipe.cost_cap:g}; "
         "raise the cap, or leave the policy out"
     )
 

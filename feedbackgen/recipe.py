@@ -33,6 +33,7 @@ class Recipe:
     version: int = 0
     record_states: bool = False  # store the simulator's state at each step
     cost_cap: float | None = None  # an episode above this cost is drawn again
+    max_episode_steps: int | None = None  # truncate episodes earlier than the task does
     description: str = field(default="")
 
     def __post_init__(self):
@@ -42,6 +43,8 @@ class Recipe:
         _check(isinstance(self.version, int) and self.version >= 0, "version", "an integer >= 0", self.version)
         _check(NAME.fullmatch(self.name), "name", "letters, digits, - and _ (no dots)", self.name)
         _check(self.cost_cap is None or self.cost_cap >= 0, "cost_cap", "a cost >= 0", self.cost_cap)
+        steps = self.max_episode_steps
+        _check(steps is None or (isinstance(steps, int) and steps >= 1), "max_episode_steps", "at least 1", steps)
         _check(len(self.policies) > 0, "policies", "at least one", dict(self.policies))
         for policy, share in self.policies.items():
             _check(isinstance(share, int | float) and share > 0, f"share of {policy}", "a number above 0", share)

@@ -3,11 +3,17 @@
 import numpy as np
 
 from feedbackgen.behaviour.policies import BehaviourPolicy
-from feedbackgen.types import Episode
+from feedbackgen.types import Episode, FloatArray
 
 
 def rollout(
-    env, policy: BehaviourPolicy, *, seed: int, rng: np.random.Generator, record_states: bool = False
+    env,
+    policy: BehaviourPolicy,
+    *,
+    seed: int,
+    rng: np.random.Generator,
+    max_steps: int | None = None,
+    record_states: bool = False,
 ) -> Episode:
     """Play one whole episode.
 
@@ -16,19 +22,23 @@ def rollout(
         policy: acts on each observation.
         seed: given to reset.
         rng: the policy's own randomness.
+        max_steps: truncate the episode after so many, should it last longer.
         record_states: keep the simulator state before each step and after the last.
 
     Raises:
         DataError: the environment returned values that are not finite, or the policy an action that is not.
     """
     observation, _ = env.reset(seed=seed)
-    observations, actions, rewards, costs, terms = [observation], [], [], [], []
+    observations: list[FloatArray] = [observation]
+    actions: list[FloatArray] = []
+    rewards, costs, terms = [], [], []
     states = [env.get_state()] if record_states else None
     terminated = truncated = False
     while not (terminated or truncated):
         # What is stored is what was acted: the action in the precision of the action space.
         action = np.asarray(policy.act(observation, rng), dtype=env.action_space.dtype)
         observation, reward, cost, terminated, truncated, info = env.step(action)
+        truncated = truncated or len(actions) + 1 == max_steps
         observations.append(observation)
         actions.append(action)
         rewards.append(reward)

@@ -26,6 +26,7 @@ def collect(
     workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same.")] = 1,
     state: Annotated[bool, typer.Option("--state", help="Also store the simulator's state at each step.")] = False,
     cost_cap: Annotated[float | None, typer.Option(help="Draw an episode above this cost again.")] = None,
+    max_episode_steps: Annotated[int | None, typer.Option(help="Truncate episodes earlier than the task does.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a scatter plot of return against cost.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same recipe.")] = False,
     force: Force = False,
@@ -53,7 +54,13 @@ def collect(
     else:
         assert task is not None and policy and episodes is not None  # checked above
         chosen = Recipe(task=task, policies=mixture(policy), n_episodes=episodes)
-    changes: dict[str, Any] = {"n_episodes": episodes, "seed": seed, "name": name, "cost_cap": cost_cap}
+    changes: dict[str, Any] = {
+        "n_episodes": episodes,
+        "seed": seed,
+        "name": name,
+        "cost_cap": cost_cap,
+        "max_episode_steps": max_episode_steps,
+    }
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     if state:
         chosen = replace(chosen, record_states=True)

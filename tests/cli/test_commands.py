@@ -12,7 +12,8 @@ import pytest
 from fbgen import main as main_module
 from samples import DATASET, TASK, make_dataset, make_episode
 
-from feedbackgen.episodes import write_dataset
+from feedbackgen.episodes import load_trajectories, write_dataset
+from feedbackgen.tasks import TASKS
 
 FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
 QUICK = ["--set", "cloning.n_steps=100", "--set", "refining.n_steps=100", "--set", "n_steps=100"]
@@ -55,6 +56,15 @@ def test_policies_are_listed_for_people_and_machines(fbgen):
     entries = json.loads(out)["policies"]
     assert {"name", "return", "cost"} <= set(entries[0])
     assert json.loads(fbgen("policies", "--json")[1])["policies"][0]["task"]
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("task", TASKS)
+def test_twenty_random_steps_of_every_task_are_collected(fbgen, task):
+    code, _, _ = fbgen("collect", task, "-n", 1, "--policy", "random", "--max-episode-steps", 20)
+    assert code == 0
+    flat = load_trajectories(f"feedbackgen/{task}/custom-v0", with_rewards=True)
+    assert flat.n_steps == 20 or flat.terminations[-1]  # an Ant may fall before
 
 
 @pytest.mark.simulator

@@ -48,6 +48,12 @@ def test_observation_and_action_of_the_same_step_stand_together():
     assert (episode.return_, episode.cost_return, episode.seed, episode.policy) == (4.0, 2.0, 5, "constant")
 
 
+def test_an_episode_can_be_truncated_early():
+    episode = rollout(Counter(), Constant(), seed=0, rng=np.random.default_rng(0), max_steps=2)
+    np.testing.assert_array_equal(episode.truncations, [False, True])
+    assert episode.n_steps == 2
+
+
 def test_actions_are_stored_in_the_precision_that_was_acted():
     episode = rollout(Counter(), Constant(), seed=0, rng=np.random.default_rng(0))
     assert episode.actions.dtype == np.float32
