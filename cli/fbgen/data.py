@@ -15,7 +15,7 @@ ShowProgress = Annotated[
 
 
 def collect(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="For example SafetyPointCircle1-v0.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="For example SafetyPointCircle1-v0.")] = None,
     episodes: Annotated[int | None, typer.Option("--episodes", "-n", help="Episodes in all.")] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help="NAME[+noise=X][+epsilon=P][+sample][:SHARE]; repeat to mix.")
@@ -32,7 +32,9 @@ def collect(
     force: Force = False,
     show_progress: ShowProgress = None,
 ) -> None:
-    """Roll out behaviour policies and store a Minari dataset with per-step cost.
+    """Roll out policies into a Minari dataset.
+
+    Each step's cost is stored; policies may be mixed by shares.
 
     fbgen collect SafetyPointCircle1-v0 -n 400 --policy expert:0.3 --policy medium:0.5 --policy random:0.2
     """
@@ -70,7 +72,7 @@ def collect(
 
 
 def label(
-    dataset: Annotated[str, typer.Argument(help="Minari id, or path.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
     pairs: Annotated[int, typer.Option(help="Preferences to ask for.")] = 10_000,
     segment_length: Annotated[int, typer.Option(help="Steps of a segment.")] = 64,
     noise: Annotated[float, typer.Option(help="Probability of flipping each label, preference and safety.")] = 0.0,
@@ -93,7 +95,9 @@ def label(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a simulated teacher for preferences and safety labels, and store them beside the trajectories.
+    """Simulate a teacher's feedback on a dataset.
+
+    Preferences and safety labels are stored beside the trajectories, with the error rates asked for and realised.
 
     fbgen label feedbackgen/SafetyPointCircle1-v0/mixed-v0 --pairs 10000 --segment-length 64 --noise 0.1
     """
@@ -127,7 +131,7 @@ def inspect(
     plot: Annotated[Path | None, typer.Option(help="Of a dataset: scatter plot of return against cost.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a dataset or a feedback store holds."""
+    """Show what a dataset or feedback holds."""
     from feedbackgen.episodes import dataset_info, episode_returns
     from feedbackgen.errors import DataError
     from feedbackgen.store import open_feedback

@@ -15,8 +15,8 @@ ShowProgress = Annotated[
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="presa, bc, bc-safe or reference.")],
-    feedback: Annotated[str, typer.Argument(help="A store's path, or DATASET[/NAME].")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="presa, bc, bc-safe or reference.")],
+    feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="A store's path, or DATASET[/NAME].")],
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     config: Annotated[str | None, typer.Option(help="A preset (default, paper) or a TOML file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top; repeat.")] = None,
@@ -25,7 +25,9 @@ def train(
     force: Force = False,
     show_progress: ShowProgress = None,
 ) -> None:
-    """Train a policy on preferences and safety labels; the true rewards and costs stay hidden.
+    """Train a policy on feedback alone.
+
+    The true rewards and costs stay hidden from the learner.
 
     fbgen train presa feedbackgen/SafetyPointCircle1-v0/mixed-v0 --seed 0 --out runs/presa
     """
@@ -60,7 +62,7 @@ def train(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     episodes: Annotated[int, typer.Option("--episodes", "-n", help="At least 50 to compare methods.")] = 50,
     seed: Annotated[int, typer.Option(help="Fixes the reset seed of each episode.")] = 1000,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result is the same.")] = 1,
@@ -68,7 +70,10 @@ def evaluate(
     as_json: Json = False,
     show_progress: ShowProgress = None,
 ) -> None:
-    """Let a run's last policy act, and store every episode's return and cost in the run."""
+    """Let a run's last policy act.
+
+    Every episode's return and cost is stored in the run's folder.
+    """
     try:
         from presa.evaluation import evaluate as evaluate_run
         from presa.report import as_json as summary_json
@@ -100,7 +105,10 @@ def report(
     plot: Annotated[Path | None, typer.Option(help="Write a picture of return against cost.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers as JSON; - is stdout.")] = None,
 ) -> None:
-    """Compare evaluated runs; seeds of the same method and feedback are pooled."""
+    """Compare evaluated runs.
+
+    Seeds of the same method and feedback are pooled; intervals are bootstrapped.
+    """
     try:
         from presa.report import as_json, plot_summaries, summarise
     except ModuleNotFoundError as error:

@@ -12,7 +12,8 @@ from fbgen.world import doctor, policies, tasks
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    # Rich would spend two thirds of the time that `--help` takes on a Markdown parser.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
 )

@@ -5,9 +5,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.table import Table
-
 Progress = Callable[[int, int], None]
 
 
@@ -22,6 +19,9 @@ def print_json(value) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """A table on stdout; the first column is left-aligned, numbers are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
@@ -41,6 +41,7 @@ def print_pairs(pairs: dict[str, object]) -> None:
 @contextmanager
 def progress_bar(what: str, show: bool | None = None) -> Iterator[Progress]:
     """A bar on stderr with the time left; on a terminal only, unless asked for or against."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)

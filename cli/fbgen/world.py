@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one task in detail.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show one task in detail.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the tasks, or show one in detail."""
@@ -66,12 +66,12 @@ class _TaskOrCommand(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
-policies = typer.Typer(cls=_TaskOrCommand, help="List the behaviour policies that ship, or train a task's anew.")
+policies = typer.Typer(cls=_TaskOrCommand, help="List the policies that ship, or train anew.")
 
 
 @policies.command("list")
 def list_policies(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task's policies.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task's policies.")] = None,
     as_json: Json = False,
 ) -> None:
     """List shipped policies with their measured return and cost: `fbgen policies [TASK]`."""
@@ -106,7 +106,7 @@ def list_policies(
 
 @policies.command("train")
 def train_policies(
-    task: Annotated[str, typer.Argument(help="A task with a training plan.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task with a training plan.")],
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; default policies/TASK.")] = None,
     show_progress: Annotated[bool | None, typer.Option("--progress/--no-progress", "-P")] = None,
@@ -124,7 +124,7 @@ def train_policies(
 
 
 def doctor() -> None:
-    """Say which versions and optional parts are installed, and where datasets live."""
+    """Say what is installed, and where datasets live."""
     import os
     from importlib.util import find_spec
 
