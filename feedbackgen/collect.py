@@ -6,13 +6,10 @@ at the end.
 """
 
 import fcntl
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,12 +20,13 @@ import numpy as np
 from feedbackgen.behaviour import list_policies, load_policy
 from feedbackgen.environments import make_env
 from feedbackgen.episodes import DatasetInfo, datasets_root, write_dataset
-from feedbackgen.errors import DataError, OutputExists, StoreError
+from feedbackgen.errors import DataError, OutputExists
 from feedbackgen.files import refuse_existing, writing_to
 from feedbackgen.recipe import Recipe, episodes_per_policy, recipe_text
 from feedbackgen.rollout import rollout
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.types import Episode
+from feedbackgen.workers import worker_pool
 
 MAX_DRAWS = 50  # of one episode, while its cost exceeds the cap
 EPISODES_PER_JOB = 4
@@ -117,33 +115,6 @@ def _run(jobs: list[Job], workers: int, progress: Callable[[int, int], None] | N
         for future in as_completed(futures):
             n_done += future.result()
             report(n_done, len(jobs))
-
-
-@contextmanager
-def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one thread each that end with their parent's block, also on Ctrl-C.
-
-    Raises:
-        StoreError: a worker died, killed for want of memory, say.
-    """
-    # Read by numpy's and torch's thread pools when a worker starts.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise StoreError("a worker process died (out of memory?); try fewer --workers, and --resume") from error
-    finally:
-        processes = list((getattr(pool, "_processes", None) or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-
-
-def _ignore_interrupt() -> None:
-    # Ctrl-C reaches the whole group; the parent alone decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collect_episodes(jobs: list[Job]) -> int:

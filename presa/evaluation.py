@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from feedbackgen.collect import worker_pool
 from feedbackgen.environments import make_env
 from feedbackgen.errors import RecipeError, StoreError
 from feedbackgen.files import writing_to
@@ -16,6 +15,7 @@ from feedbackgen.provenance import versions
 from feedbackgen.rollout import rollout
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.video import write_video
+from feedbackgen.workers import worker_pool
 from presa.checkpoint import load_policy
 
 FORMAT_VERSION = 1

@@ -1,5 +1,6 @@
 """The ``fbgen`` command: parse, call one library function, show. Library code is imported where a command needs it."""
 
+import errno
 import os
 import signal
 import sys
@@ -39,12 +40,15 @@ def main() -> None:
     """Run the command; what the user can put right ends in one line and exit code 1, never in a traceback."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except Interrupted:
         _fail("interrupted; nothing was left half-written; collect and train go on with --resume")
     except BrokenPipeError:
         # The reader of our output has gone (head, say): that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except Exception as error:
         # The library raises these; it may not have been imported before.
@@ -52,6 +56,10 @@ def main() -> None:
 
         if isinstance(error, OSError) and not isinstance(error, FeedbackgenError) and error.filename is not None:
             _fail(f"{error.filename}: {error.strerror}")
+        # What the library writes comes as its own errors, so only what we print is left.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            _drop_output()
+            _fail(f"standard output: {error.strerror}; the results could not be printed")
         if not isinstance(error, FeedbackgenError):
             raise
         _fail(str(error))
@@ -61,6 +69,11 @@ def _interrupt(number, frame) -> None:
     # A second Ctrl-C must not break into the cleaning up after the first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise Interrupted
+
+
+def _drop_output() -> None:
+    # What is still in the buffer would fail once more at exit, with a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -212,6 +213,33 @@ def test_a_full_disk_is_one_line(fbgen, monkeypatch):
     monkeypatch.setattr("feedbackgen.store._write_array", full)
     code, _, error = fbgen("label", DATASET, "--pairs", 20, "--segment-length", 8)
     assert code == 1 and "No space left on device" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tasks"],
+        ["tasks", TASK],
+        ["tasks", "--json"],
+        ["policies"],
+        ["doctor"],
+        ["inspect", DATASET],
+        ["--help"],
+        ["-v"],
+    ],
+)
+def test_results_that_cannot_be_printed_are_one_line(arguments):
+    make_dataset()
+    with open("output", "w") as output:
+        result = subprocess.run(
+            [*FBGEN, *arguments],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),  # as if the disk were full
+        )
+    assert result.returncode == 1
+    assert one_line(result.stderr).startswith("fbgen: standard output: File too large")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(fbgen):
