@@ -34,15 +34,24 @@ class MLPPolicy:
     sample: bool = False
 
     def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray:
-        hidden = (observation - self.observation_mean) / self.observation_std
+        return self.act_together(observation[None], [rng])[0]
+
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        """Actions (n, A) for observations (n, O), each with its own randomness; a row's bits depend on no other row."""
+        hidden = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = hidden @ weight + bias
+            hidden = _times(hidden, weight) + bias
             hidden = np.tanh(hidden) if self.activation == "tanh" else np.maximum(hidden, 0.0)
-        action = hidden @ self.weights[-1] + self.biases[-1]
+        actions = _times(hidden, self.weights[-1]) + self.biases[-1]
         if self.sample:
-            action = action + self.action_std * rng.standard_normal(action.shape)
-        return np.clip(action, self.action_low, self.action_high)
+            actions = actions + self.action_std * np.array([rng.standard_normal(actions.shape[1]) for rng in rngs])
+        return np.clip(actions, self.action_low, self.action_high)
+
+
+def _times(rows: FloatArray, weight: FloatArray) -> FloatArray:
+    # Row by row: how a product of matrices rounds depends on the number of rows.
+    return np.matmul(rows[:, None, :], weight)[:, 0]
 
 
 def save_mlp(policy: MLPPolicy, path: Path) -> None:

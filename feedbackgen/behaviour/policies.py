@@ -1,5 +1,6 @@
 """From what the user writes (``expert+noise=0.3:0.2``) to something that acts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,14 @@ class BehaviourPolicy(Protocol):
     def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray: ...
 
 
+class BatchPolicy(BehaviourPolicy, Protocol):
+    """Also acts in many episodes at once."""
+
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        """One action for each row, (n, A), with the bits that `act` gives it alone."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomPolicy:
     """Uniform over the action box."""
@@ -31,7 +40,10 @@ class RandomPolicy:
     action_high: FloatArray  # (A,)
 
     def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray:
-        return rng.uniform(self.action_low, self.action_high)
+        return _uniform(self.action_low, self.action_high, rng)
+
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        return np.array([_uniform(self.action_low, self.action_high, rng) for rng in rngs])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +51,35 @@ class PerturbedPolicy:
     """Another policy with Gaussian action noise, and now and then a uniformly random action."""
 
     name: str
-    policy: BehaviourPolicy
+    policy: BatchPolicy
     noise: float  # standard deviation, in halves of the action range
     epsilon: float  # probability of a random action, per step
     action_low: FloatArray  # (A,)
     action_high: FloatArray  # (A,)
 
     def act(self, observation: FloatArray, rng: np.random.Generator) -> FloatArray:
-        action = self.policy.act(observation, rng)
-        # Both are drawn at every step, so that noise leaves the epsilon draws as they are.
-        noise = rng.standard_normal(action.shape)
-        random_action = rng.uniform(self.action_low, self.action_high)
-        if rng.random() < self.epsilon:
-            return random_action
+        return self.act_together(observation[None], [rng])[0]
+
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        actions = self.policy.act_together(observations, rngs)
         scale = self.noise * (self.action_high - self.action_low) / 2
-        return np.clip(action + scale * noise, self.action_low, self.action_high)
+        for row, rng in enumerate(rngs):
+            # Both are drawn at every step, so that noise leaves the epsilon draws as they are.
+            noise = rng.standard_normal(actions.shape[1])
+            random_action = _uniform(self.action_low, self.action_high, rng)
+            if rng.random() < self.epsilon:
+                actions[row] = random_action
+            else:
+                actions[row] = np.clip(actions[row] + scale * noise, self.action_low, self.action_high)
+        return actions
 
 
-def load_policy(task: str, spec: str) -> BehaviourPolicy:
+def _uniform(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> FloatArray:
+    # The bits of rng.uniform(low, high), five times as fast.
+    return low + (high - low) * rng.random(len(low))
+
+
+def load_policy(task: str, spec: str) -> BatchPolicy:
     """Make a behaviour policy from ``NAME[+noise=SCALE][+epsilon=P][+sample]``.
 
     Args:

@@ -53,6 +53,25 @@ def test_epsilon_one_is_the_random_policy_in_distribution():
     assert actions.std(axis=0) == pytest.approx([3**-0.5] * 2, rel=0.06)
 
 
+@pytest.mark.parametrize(
+    "spec", ["random", "expert", "expert+sample", "medium+noise=0.3", "poor+noise=0.1+epsilon=0.5+sample"]
+)
+def test_acting_together_gives_each_row_the_bits_it_has_alone(spec):
+    policy = load_policy(TASK, spec)
+    observations = np.random.default_rng(0).standard_normal((33, 28))
+    for n_rows in (1, 2, 7, 16, 33):
+        rows = observations[:n_rows]
+        together = policy.act_together(rows, [np.random.default_rng(index) for index in range(n_rows)])
+        alone = [policy.act(row, np.random.default_rng(index)) for index, row in enumerate(rows)]
+        np.testing.assert_array_equal(together, alone)
+
+
+def test_uniform_draws_are_those_of_numpy():
+    policy = load_policy(TASK, "random")
+    drawn = policy.act(np.zeros(28), np.random.default_rng(5))
+    np.testing.assert_array_equal(drawn, np.random.default_rng(5).uniform(policy.action_low, policy.action_high))
+
+
 def test_a_share_is_split_off_at_the_last_colon():
     assert parse_share("expert:0.3") == ("expert", 0.3)
     assert parse_share("expert+noise=0.3:0.2") == ("expert+noise=0.3", 0.2)
