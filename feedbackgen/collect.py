@@ -1,35 +1,30 @@
 """Collect a recipe's episodes, in parallel and resumable, into a Minari dataset.
 
 Each episode has its own random stream, so the order, the number of workers and an interruption change nothing.
-Finished episodes are shards that appear by rename in a hidden folder beside the target; the dataset is built from them
-at the end.
+Finished episodes are shards that appear by rename in a hidden folder beside the target; the dataset is written from
+them while later episodes are still being played.
 """
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-import numpy as np
-
-from feedbackgen.behaviour import list_policies, load_policy
-from feedbackgen.environments import make_env
-from feedbackgen.episodes import DatasetInfo, datasets_root, write_dataset
-from feedbackgen.errors import DataError, OutputExists
+from feedbackgen.behaviour import list_policies
+from feedbackgen.episodes import DatasetInfo, dataset_info, datasets_root, write_dataset
+from feedbackgen.errors import DataError, OutputExists, StoreError
 from feedbackgen.files import refuse_existing, writing_to
-from feedbackgen.recipe import Recipe, episodes_per_policy, recipe_text
-from feedbackgen.rollout import rollout
-from feedbackgen.seeding import derived_seed, stream
+from feedbackgen.jobs import Job, list_jobs, play_jobs, read_shard, shard_path, split_jobs, write_shard
+from feedbackgen.provenance import versions
+from feedbackgen.recipe import Recipe, recipe_text
 from feedbackgen.types import Episode
 from feedbackgen.workers import worker_pool
 
-MAX_DRAWS = 50  # of one episode, while its cost exceeds the cap
-EPISODES_PER_JOB = 4
+Report = Callable[[int], None]
 
 
 def collect(
@@ -45,156 +40,150 @@ def collect(
 
     Args:
         recipe: what to collect.
-        workers: processes, each with an environment of its own.
-        resume: go on with what an interrupted run of the same recipe left.
+        workers: processes, each with environments of its own.
+        resume: go on with what an interrupted run of the same recipe left; a run that had ended is left as it is.
         force: replace a dataset of that id.
         root: instead of Minari's.
         progress: called with episodes done and in all.
 
     Raises:
         OutputExists: the dataset, or another run of it, is there.
-        DataError: a policy cannot meet the recipe's cost cap, or values that are not finite came up.
+        DataError: a policy cannot meet the recipe's cost cap, the simulator failed, or values that are not finite
+            came up.
         StoreError: the disk is full, the place cannot be written, or a worker died.
     """
     target = (root or datasets_root()) / recipe.dataset_id
-    refuse_existing(target, force=force)
-    for policy in recipe.policies:  # a bad name must fail before anything is written
-        load_policy(recipe.task, policy)
     partial = target.with_name(f".{target.name}.partial")
+    if resume and not force and _is_complete(target, partial, recipe):
+        _remove(partial)
+        return dataset_info(target)
+    refuse_existing(target, force=force)
+    jobs = list_jobs(recipe)  # a bad name must fail before anything is written
     with writing_to(target), _only_writer(partial):
+        refuse_existing(target, force=force)  # another writer may have ended just now
         _prepare(partial, recipe, resume)
-        jobs = [
-            Job(policy, index, recipe, str(partial))
-            for policy, count in episodes_per_policy(recipe).items()
-            for index in range(count)
-        ]
-        _run(jobs, workers, progress)
+        if target.exists():
+            (partial / REPLACES).touch()
         quality = {info.name: (info.return_, info.cost_return) for info in list_policies(recipe.task)}
-        info = write_dataset(
-            recipe.dataset_id,
-            (_read_shard(job) for job in jobs),
-            task=recipe.task,
-            description=recipe.description,
-            recipe=recipe_text(recipe),
-            policy_quality=quality,
-            root=root,
-            force=force,
-        )
-        shutil.rmtree(partial)
+        # Closed at once on an error, lest workers go on.
+        with closing(_episodes(partial, recipe, jobs, workers, progress)) as episodes:
+            info = write_dataset(
+                recipe.dataset_id,
+                episodes,
+                task=recipe.task,
+                description=recipe.description,
+                recipe=recipe_text(recipe),
+                policy_quality=quality,
+                root=root,
+                force=force,
+            )
+        _remove(partial)
     return info
 
 
-@dataclass(frozen=True)
-class Job:
-    """One episode: the index-th of its policy."""
-
-    policy: str
-    index: int
-    recipe: Recipe
-    folder: str
-
-    @property
-    def shard(self) -> Path:
-        return Path(self.folder) / f"{self.policy.replace('/', '_')}-{self.index}.npz"
-
-
-def _run(jobs: list[Job], workers: int, progress: Callable[[int, int], None] | None) -> None:
-    todo = [job for job in jobs if not job.shard.is_file()]
+def _episodes(
+    folder: Path, recipe: Recipe, jobs: list[Job], workers: int, progress: Callable[[int, int], None] | None
+) -> Generator[Episode, None, None]:
+    """All episodes in the order of the dataset, each as soon as it and those before it are there."""
+    todo = [job for job in jobs if not shard_path(folder, job).is_file()]
     n_done = len(jobs) - len(todo)
-    report = progress or (lambda done, total: None)
-    report(n_done, len(jobs))
-    if workers == 1:
-        for job in todo:
-            _collect_episodes([job])
-            n_done += 1
-            report(n_done, len(jobs))
-        return
-    batches = [todo[start : start + EPISODES_PER_JOB] for start in range(0, len(todo), EPISODES_PER_JOB)]
+
+    def report(n_more: int) -> None:
+        nonlocal n_done
+        n_done += n_more
+        if progress is not None:
+            progress(n_done, len(jobs))
+
+    report(0)
+    work = _work_alone(folder, recipe, todo, report) if workers == 1 else _share(folder, recipe, todo, workers, report)
+    with closing(work):
+        for job in jobs:
+            while not shard_path(folder, job).is_file():
+                if not next(work, False):
+                    raise StoreError(f"{shard_path(folder, job)}: gone again; did something clear the folder?")
+            yield read_shard(folder, job)
+
+
+def _work_alone(folder: Path, recipe: Recipe, jobs: list[Job], report: Report) -> Generator[bool, None, None]:
+    def save(job: Job, shard: bytes) -> None:
+        write_shard(folder, job, shard)
+        report(1)
+
+    play_jobs(recipe, jobs, save)
+    yield True
+
+
+def _share(folder: Path, recipe: Recipe, jobs: list[Job], workers: int, report: Report) -> Generator[bool, None, None]:
     with worker_pool(workers) as pool:
-        futures = [pool.submit(_collect_episodes, batch) for batch in batches]
+        futures = [pool.submit(_play_into, folder, recipe, part) for part in split_jobs(jobs, workers)]
         for future in as_completed(futures):
-            n_done += future.result()
-            report(n_done, len(jobs))
+            report(future.result())
+            yield True
 
 
-def _collect_episodes(jobs: list[Job]) -> int:
-    for job in jobs:
-        _write_shard(job, _collect_episode(job))
+def _play_into(folder: Path, recipe: Recipe, jobs: list[Job]) -> int:
+    play_jobs(recipe, jobs, lambda job, shard: write_shard(folder, job, shard))
     return len(jobs)
 
 
-def _collect_episode(job: Job) -> Episode:
-    recipe = job.recipe
-    env = _environment(recipe.task)
-    policy = load_policy(recipe.task, job.policy)
-    for draw in range(MAX_DRAWS):
-        episode = rollout(
-            env,
-            policy,
-            seed=derived_seed(recipe.seed, "reset", job.policy, job.index, draw),
-            rng=stream(recipe.seed, "rollout", job.policy, job.index, draw),
-            max_steps=recipe.max_episode_steps,
-            record_states=recipe.record_states,
-        )
-        if recipe.cost_cap is None or episode.cost_return <= recipe.cost_cap:
-            return episode
-    raise DataError(
-        f"policy {job.policy}: {MAX_DRAWS} episodes in a row cost more than cost_cap {recipe.cost_cap:g}; "
-        "raise the cap, or leave the policy out"
-    )
+STAMP = "recipe.toml"  # the recipe and what it runs on
+REPLACES = "replaces"  # there when the target was, before this run began
 
 
-@lru_cache(maxsize=1)
-def _environment(task: str):
-    return make_env(task)
+def _stamp(recipe: Recipe) -> str:
+    return f"{recipe_text(recipe)}\n# {json.dumps(versions())}\n"
 
 
-def _write_shard(job: Job, episode: Episode) -> None:
-    arrays = {name: getattr(episode, name) for name in _ARRAYS}
-    arrays |= {f"term_{name}": values for name, values in episode.cost_terms.items()}
-    if episode.states is not None:
-        arrays["states"] = episode.states
-    draft = job.shard.with_suffix(f".{os.getpid()}.draft")
-    with open(draft, "wb") as file:
-        np.savez(file, seed=episode.seed, **arrays)
-    draft.replace(job.shard)
-
-
-def _read_shard(job: Job) -> Episode:
-    with np.load(job.shard, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in _ARRAYS}
-        terms = {name.removeprefix("term_"): file[name] for name in file.files if name.startswith("term_")}
-        states = file["states"] if "states" in file.files else None
-        return Episode(**arrays, cost_terms=terms, states=states, seed=int(file["seed"]), policy=job.policy)
-
-
-_ARRAYS = ("observations", "actions", "rewards", "costs", "terminations", "truncations")
+def _is_complete(target: Path, partial: Path, recipe: Recipe) -> bool:
+    """Whether an earlier run of the recipe has put the dataset there, and died at most while clearing up."""
+    if (partial / REPLACES).exists() or not target.is_dir():
+        return False
+    try:
+        return dataset_info(target).recipe == recipe_text(recipe)
+    except DataError:
+        return False
 
 
 def _prepare(partial: Path, recipe: Recipe, resume: bool) -> None:
     """Leave in the folder only shards of this very recipe, and none unless they are to be used."""
-    text = recipe_text(recipe)
-    file = partial / "recipe.toml"
-    if resume and file.is_file() and file.read_text() != text:
+    stamp, file = _stamp(recipe), partial / STAMP
+    if resume and file.is_file() and file.read_text() != stamp:
         raise OutputExists(
-            f"{partial} holds episodes of another recipe; collect without --resume, or under another --name"
+            f"{partial} holds episodes of another recipe, or of other software; collect without --resume, or under "
+            "another --name"
         )
     if not resume:
         for shard in partial.glob("*.npz"):
             shard.unlink()
     for draft in partial.glob("*.draft"):
         draft.unlink()
-    file.write_text(text)
+    draft = file.with_suffix(".draft")
+    draft.write_text(stamp)
+    draft.replace(file)
+
+
+def _remove(partial: Path) -> None:
+    """Take the folder away at once; what a kill leaves of it under another name, the next run removes."""
+    remains = partial.with_suffix(".remains")
+    shutil.rmtree(remains, ignore_errors=True)
+    if partial.is_dir():
+        partial.rename(remains)
+        shutil.rmtree(remains)
 
 
 @contextmanager
 def _only_writer(partial: Path) -> Iterator[None]:
-    partial.mkdir(parents=True, exist_ok=True)
-    with open(partial / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputExists(
-                f"{partial}: another fbgen collect is writing this dataset; wait, or use --name"
-            ) from error
-        yield
+    path = partial / "lock"
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputExists(
+                    f"{partial}: another fbgen collect is writing this dataset; wait, or use --name"
+                ) from error
+            # The writer before us may have taken the folder away between opening and locking.
+            if path.is_file() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                yield
+                return

@@ -30,14 +30,12 @@ def complete_or_absent(target: Path, *, force: bool) -> Iterator[Path]:
 
 def replace(draft: Path, target: Path) -> None:
     """Put a file or folder in the target's place; the old one is gone only once the new one stands there."""
-    if not target.is_dir():
-        draft.replace(target)
-        return
     old = target.with_name(f".{target.name}.old")
-    _remove(old)
-    target.rename(old)
-    draft.rename(target)
-    _remove(old)
+    if target.is_dir():
+        _remove(old)
+        target.rename(old)
+    draft.replace(target)
+    _remove(old)  # also what a process that was killed here has left
 
 
 def refuse_existing(target: Path, *, force: bool) -> None:

@@ -1,11 +1,6 @@
 """Collection: equal bytes whatever the workers and interruptions; complete or absent."""
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import minari
@@ -13,12 +8,13 @@ import numpy as np
 import pytest
 
 from feedbackgen import collect as collect_module
+from feedbackgen import jobs as jobs_module
 from feedbackgen.behaviour import load_policy
 from feedbackgen.collect import collect
 from feedbackgen.environments import make_env
 from feedbackgen.episodes import list_datasets, load_trajectories
 from feedbackgen.errors import DataError, OutputExists, PolicyError
-from feedbackgen.recipe import Recipe, recipe_text
+from feedbackgen.recipe import Recipe
 from feedbackgen.rollout import rollout
 from feedbackgen.seeding import derived_seed, stream
 
@@ -88,27 +84,6 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     assert not list(resumed.path.parent.glob(".*"))
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(tmp_path):
-    undisturbed = collect(RECIPE, root=tmp_path / "undisturbed")
-    (tmp_path / "recipe.toml").write_text(recipe_text(RECIPE))
-    environment = {**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "killed")}
-    command = [sys.executable, "-c", "from fbgen.main import main; main()", "collect", "--recipe", "recipe.toml"]
-    process = subprocess.Popen([*command, "--workers", "2"], env=environment, stderr=subprocess.DEVNULL)
-    partial = (tmp_path / "killed" / RECIPE.dataset_id).with_name(".test-v0.partial")
-    deadline = time.monotonic() + 60
-    while not list(partial.glob("*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if not (tmp_path / "killed" / RECIPE.dataset_id).exists():
-        subprocess.run([*command, "--resume"], env=environment, check=True, capture_output=True)
-    files = [
-        root / RECIPE.dataset_id / "data" / "main_data.hdf5" for root in (tmp_path / "killed", tmp_path / "undisturbed")
-    ]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert undisturbed.n_episodes == 5
-
-
 def test_an_episode_above_the_cost_cap_is_drawn_again():
     info = collect(replace(RECIPE, policies={"medium": 1.0}, n_episodes=6, cost_cap=200.0))
     assert (
@@ -117,7 +92,7 @@ def test_an_episode_above_the_cost_cap_is_drawn_again():
 
 
 def test_a_cap_that_no_episode_meets_is_one_line(monkeypatch):
-    monkeypatch.setattr(collect_module, "MAX_DRAWS", 2)
+    monkeypatch.setattr(jobs_module, "MAX_DRAWS", 2)
     with pytest.raises(DataError, match="policy poor: 2 episodes in a row cost more than cost_cap 1; raise the cap"):
         collect(replace(RECIPE, policies={"poor": 1.0}, n_episodes=1, cost_cap=1.0))
 

@@ -1,11 +1,13 @@
 """One episode, on an environment small enough to work out by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
 from feedbackgen.errors import DataError
-from feedbackgen.rollout import rollout
+from feedbackgen.rollout import Start, play, rollout
 
 
 class Counter:
@@ -64,3 +66,118 @@ def test_an_environment_that_returns_nan_is_refused():
     env.broken = True
     with pytest.raises(DataError, match="observations: expected finite values, got nan"):
         rollout(env, Constant(), seed=0, rng=np.random.default_rng(0))
+
+
+class Counters:
+    """Several counters as a batch; the i-th ends after ``lengths[i]`` steps, those of even seeds by terminating."""
+
+    task, horizon = "Counters-v0", 9
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+    cost_terms = ("cost_late",)
+
+    def __init__(self, n_environments):
+        self.n_environments = n_environments
+        self.counts, self.seeds = [0] * n_environments, [0] * n_environments
+
+    def reset(self, index, seed):
+        self.counts[index], self.seeds[index] = 0, seed
+        return np.array([100.0 * seed])
+
+    def step(self, actions, indices):
+        for index in indices:
+            self.counts[index] += 1
+            if self.counts[index] == 4 and self.seeds[index] == 14:
+                raise UnboundLocalError("cost")
+        counts = np.array([self.counts[index] for index in indices])
+        seeds = np.array([self.seeds[index] for index in indices])
+        observations = (100.0 * seeds + counts)[:, None]
+        ended = counts == 2 + seeds % 3
+        late = (counts > 2).astype(float)
+        return (
+            observations,
+            actions[:, 0],
+            late,
+            ended & (seeds % 2 == 0),
+            ended & (seeds % 2 == 1),
+            {"cost_late": late},
+        )
+
+    def get_state(self, index):
+        return np.array([self.seeds[index], self.counts[index]], dtype=float)
+
+
+class Follower:
+    """Acts on what it sees and on its own randomness."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def act(self, observation, rng):
+        return self.act_together(observation[None], [rng])[0]
+
+    def act_together(self, observations, rngs):
+        return observations % 7 / 10 + np.array([[rng.random()] for rng in rngs]) / 10
+
+
+class OneOf:
+    """An environment of the batch, as `rollout` knows it."""
+
+    action_space, cost_terms = Counters.action_space, Counters.cost_terms
+
+    def __init__(self):
+        self.batch = Counters(1)
+
+    def reset(self, *, seed):
+        return self.batch.reset(0, seed), {}
+
+    def step(self, action):
+        *values, terms = self.batch.step(action[None], [0])
+        return *(value[0] for value in values), {"cost_late": terms["cost_late"][0]}
+
+    def get_state(self):
+        return self.batch.get_state(0)
+
+
+def played(n_lanes, seeds, **options):
+    """Episodes by seed, from lanes that take the next seed as soon as they are free."""
+    policies = [Follower("even"), Follower("odd")]
+    waiting, episodes = iter(seeds), {}
+
+    def lane():
+        for seed in waiting:
+            episode = yield Start(policy=policies[seed % 2], seed=seed, rng=np.random.default_rng(seed))
+            episodes[seed] = episode
+
+    play(Counters(n_lanes), [lane() for _ in range(n_lanes)], **options)
+    return episodes
+
+
+@pytest.mark.parametrize("n_lanes", [1, 3, 8])
+@pytest.mark.parametrize("max_steps", [None, 3])
+def test_side_by_side_each_episode_has_the_bits_that_it_has_alone(n_lanes, max_steps):
+    episodes = played(n_lanes, range(7), max_steps=max_steps, record_states=True)
+    assert sorted(episodes) == list(range(7))
+    for seed, episode in episodes.items():
+        alone = rollout(
+            OneOf(),
+            Follower(["even", "odd"][seed % 2]),
+            seed=seed,
+            rng=np.random.default_rng(seed),
+            max_steps=max_steps,
+            record_states=True,
+        )
+        for entry in fields(episode):
+            np.testing.assert_equal(getattr(episode, entry.name), getattr(alone, entry.name))
+
+
+def test_a_simulator_that_fails_names_episode_and_step():
+    message = (
+        r"Counters-v0: the simulator failed in an episode of even \(reset seed 14, step 3\): UnboundLocalError: cost"
+    )
+    with pytest.raises(DataError, match=message):
+        played(1, [14])
+    others = (
+        r"even \(reset seed 8, step 3\) or even \(reset seed 14, step 3\) or odd \(reset seed 5, step 3\) or 1 more"
+    )
+    with pytest.raises(DataError, match=others):
+        played(4, [8, 14, 5, 17])
