@@ -47,6 +47,12 @@ def load_builder() -> type:
     return builder.Builder
 
 
+def load_resampling_error() -> type[Exception]:
+    """What upstream raises when it finds no place for a goal."""
+    with _importable():
+        return importlib.import_module("safety_gymnasium.utils.common_utils").ResamplingError
+
+
 def load_velocity_class(name: str) -> type:
     """Upstream's environment of a velocity task, for example ``half_cheetah``."""
     with _importable():

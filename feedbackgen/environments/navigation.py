@@ -1,0 +1,444 @@
+"""Safety-Gymnasium's navigation tasks, many at once: equal to upstream's code, without its per-step overhead.
+
+A reset, and the placing of a new goal, are upstream's own code. A step is ours: one pass of sensors instead of three, none
+in the substeps, no names to look up, and lidar, rewards and costs of all environments at a time.
+"""
+
+import mujoco
+import numpy as np
+
+from feedbackgen.environments.upstream import load_builder, load_resampling_error
+from feedbackgen.errors import DataError
+from feedbackgen.tasks import Task
+from feedbackgen.types import BoolArray, FloatArray
+
+N_SUBSTEPS = 10
+N_BINS = 16  # of a lidar
+BIN = 2 * np.pi / N_BINS
+NO_SENSORS = mujoco.mjtDisableBit.mjDSBL_SENSOR
+
+
+class NavigationBatch:
+    """``n`` environments of one task that step together; each is reset by itself.
+
+    An environment that has ended is stepped again only after its reset.
+    """
+
+    def __init__(self, task: Task, n_environments: int):
+        self.task, self.kind, self.horizon = task.name, task.kind, task.horizon
+        builder = load_builder()
+        self.builders = [
+            builder(task_id=task.name, config={"agent_name": task.robot}) for _ in range(n_environments)
+        ]
+        self.action_space = self.builders[0].action_space
+        self.observation_space = self.builders[0].observation_space
+        self.n_steps = np.full(n_environments, -1)  # of each episode; -1 when none is under way
+        self.cost_terms: tuple[str, ...] = ()
+        self._world: _World | None = None
+        self._simulations: list[_Simulation | None] = [None] * n_environments
+        self._memory: dict[str, FloatArray] = {name: np.zeros(n_environments) for name in _MEMORY}
+
+    @property
+    def n_environments(self) -> int:
+        return len(self.builders)
+
+    def reset(self, index: int, seed: int) -> FloatArray:
+        """Start an episode in one environment; returns its observation, (O,)."""
+        builder = self.builders[index]
+        observation, _ = builder.reset(seed=seed)
+        if self._world is None:
+            self._world = _World(builder)
+            self.cost_terms = self._world.cost_terms
+        self._simulations[index] = _Simulation(builder, self._world)
+        self.n_steps[index] = 0
+        self._remember(index)
+        return observation
+
+    def step(self, actions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray, BoolArray, dict]:
+        """Take one step in every environment.
+
+        Args:
+            actions: (n, A).
+
+        Returns:
+            observations (n, O), rewards (n,), costs (n,), terminated (n,), truncated (n,), and every cost term (n,).
+
+        Raises:
+            DataError: an environment has no episode under way.
+        """
+        if np.any(self.n_steps < 0):
+            raise DataError(f"{self.task}: step before reset, or after the end of the episode; call reset first")
+        world = self._world
+        for simulation, action in zip(self._simulations, actions, strict=True):
+            simulation.advance(action)
+        state = _State(self._simulations)
+        rewards, achieved = self._rewards(state)
+        terms = self._costs(state)
+        costs = np.max(list(terms.values()), axis=0) if terms else np.zeros(self.n_environments)
+        terminated = np.zeros(self.n_environments, dtype=bool)
+        for index in np.flatnonzero(achieved | (world.buttons is not None)):
+            terminated[index] = self._after_step(index, bool(achieved[index]))
+            state.read(index, self._simulations[index])
+        if world.dies:
+            terminated |= state.agent[:, 2] <= 0.08
+        self.n_steps += 1
+        truncated = self.n_steps >= self.horizon
+        observations = world.observe(state, self.builders)
+        self.n_steps[terminated | truncated] = -1
+        return observations, rewards, costs, terminated, truncated, terms
+
+    def _after_step(self, index: int, achieved: bool) -> bool:
+        """Upstream's own end of a step: timers and new goals; True where no goal can be placed any more."""
+        task = self.builders[index].task
+        task.specific_step()
+        if not achieved:
+            return False
+        task.update_layout()
+        try:
+            task.update_world()
+        except load_resampling_error():
+            return True
+        self._remember(index)
+        return False
+
+    def _remember(self, index: int) -> None:
+        """What rewards compare with: upstream's task knows it after a reset or a new goal."""
+        task = self.builders[index].task
+        for name, values in self._memory.items():
+            value = getattr(task, name, None)
+            values[index] = 0.0 if value is None else value
+
+    def _rewards(self, state: "_State") -> tuple[FloatArray, BoolArray]:
+        world, memory = self._world, self._memory
+        never = np.zeros(self.n_environments, dtype=bool)
+        if self.kind == "Circle":
+            x, y = state.agent[:, 0], state.agent[:, 1]
+            u, v = state.velocity[:, 0], state.velocity[:, 1]
+            radius = np.sqrt(x**2 + y**2)
+            along = ((-u * y + v * x) / radius) / (1 + np.abs(radius - world.circle_radius))
+            return _clipped(along * world.reward_factor), never
+        if self.kind == "Run":
+            far = [np.linalg.norm(position - [[0, -1e3]]) for position in state.agent[:, :2]]
+            potential = -np.array(far) * world.reward_factor
+            rewards = potential - memory["old_potential"]
+            memory["old_potential"] = potential
+            return rewards, never
+        if self.kind == "Push":
+            box = _distance(state.box - state.agent)
+            box_to_goal = _distance(state.box - state.goal)
+            rewards = (memory["last_dist_box"] - box) * (memory["last_dist_box"] > 0.0)
+            rewards = rewards + (memory["last_box_goal"] - box_to_goal)
+            memory["last_dist_box"], memory["last_box_goal"] = box, box_to_goal
+            achieved = box_to_goal <= world.goal_size
+        else:
+            distance = _distance(state.goal[:, :2] - state.agent[:, :2])
+            rewards = memory["last_dist_goal"] - distance
+            memory["last_dist_goal"] = distance
+            achieved = distance <= world.goal_size if self.kind == "Goal" else self._pressed(state)
+        return _clipped(rewards + achieved), achieved
+
+    def _pressed(self, state: "_State") -> BoolArray:
+        world = self._world
+        return np.array(
+            [
+                world.touches(contacts, world.buttons[builder.task.buttons.goal_button])
+                for contacts, builder in zip(state.contacts, self.builders, strict=True)
+            ]
+        )
+
+    def _costs(self, state: "_State") -> dict[str, FloatArray]:
+        """Every cost term as 0 or 1, under upstream's names."""
+        world = self._world
+        terms = {}
+        for name in world.cost_terms:
+            if name == "cost_hazards":
+                distance = _distance(state.objects[:, world.hazards, :2] - state.agent[:, None, :2])
+                unsafe = np.any(world.hazard_size - distance > 0, axis=1)
+            elif name == "cost_out_of_boundary":
+                unsafe = np.abs(state.agent[:, 0]) > world.boundary
+                if world.n_walls == 4:
+                    unsafe |= np.abs(state.agent[:, 1]) > world.boundary
+            elif name == "cost_vases_velocity":
+                unsafe = np.array([simulation.moves_a_vase() for simulation in self._simulations])
+            elif name == "cost_buttons":
+                unsafe = self._wrongly_pressed(state)
+            else:
+                geoms = world.touchable[name]
+                unsafe = np.array([world.touches(contacts, geoms) for contacts in state.contacts])
+            terms[name] = unsafe.astype(np.float64)
+        return terms
+
+    def _wrongly_pressed(self, state: "_State") -> BoolArray:
+        world = self._world
+        unsafe = []
+        for contacts, builder in zip(state.contacts, self.builders, strict=True):
+            buttons = builder.task.buttons
+            active = buttons.timer == 0
+            unsafe.append(active and world.touches_wrong_button(contacts, buttons.goal_button))
+        return np.array(unsafe)
+
+
+_MEMORY = ("last_dist_goal", "last_dist_box", "last_box_goal", "old_potential")
+
+
+class _World:
+    """What all worlds of a task share: where sensors, bodies and geoms stand in its model."""
+
+    def __init__(self, builder):
+        task, model = builder.task, builder.task.model
+        self.cost_terms = tuple(name for name in builder.cost if name != "cost_sum")
+        self.dies = type(task.agent).__name__ == "Ant"
+        self.reward_factor = getattr(task, "reward_factor", 1.0)
+        self.agent_body = model.body("agent").id
+        self._read_obstacles(task, model)
+        self._read_geoms(task, model)
+        self._read_sensors(task, model)
+
+    def _read_obstacles(self, task, model) -> None:
+        obstacles = {obstacle.name: obstacle for obstacle in task._obstacles}
+        self.goal_body = model.body("goal").id if "goal" in obstacles else None
+        self.goal_size = obstacles["goal"].size if "goal" in obstacles else None
+        self.box_body = model.body("push_box").id if "push_box" in obstacles else None
+        self.circle_radius = obstacles["circle"].radius if "circle" in obstacles else None
+        self.gremlins = obstacles.get("gremlins")
+        walls = obstacles.get("sigwalls")
+        self.boundary, self.n_walls = (walls.locate_factor, walls.num) if walls else (None, 0)
+        self.max_distance = task.lidar_conf.max_dist
+        # Every object some lidar sees, in the order of the lidars; body -1 is the circle, always at the origin.
+        bodies: list[int] = []
+        lidars: list[int] = []
+        self.lidar_names: list[str] = []
+        places = {}
+        for obstacle in task._obstacles:
+            if not obstacle.is_lidar_observed:
+                continue
+            names = _body_names(obstacle)
+            places[obstacle.name] = np.arange(len(bodies), len(bodies) + len(names))
+            bodies += [model.body(name).id if name else -1 for name in names]
+            lidars += [len(self.lidar_names)] * len(names)
+            self.lidar_names.append(f"{obstacle.name}_lidar")
+        self.bodies, self.lidars = np.array(bodies, dtype=int), np.array(lidars, dtype=int)
+        self.hazards = places.get("hazards")
+        self.hazard_size = obstacles["hazards"].size if "hazards" in obstacles else None
+        self.vase_bodies = [model.body(f"vase{index}").id for index in range(_number(obstacles.get("vases")))]
+        self.vase_velocity = obstacles["vases"].velocity_threshold if "vases" in obstacles else None
+
+    def _read_geoms(self, task, model) -> None:
+        names = [model.geom(index).name for index in range(model.ngeom)]
+        own = set(task.agent.body_info.geom_names)
+        self.is_agent = np.array([name in own for name in names])
+
+        def starting(word: str) -> BoolArray:
+            return np.array([name.startswith(word) for name in names])
+
+        self.touchable = {
+            "cost_vases_contact": starting("vase"),
+            "cost_pillars": starting("pillar"),
+            "cost_gremlins": starting("gremlin"),
+        }
+        n_buttons = _number(getattr(task, "buttons", None))
+        self.any_button = starting("button")
+        self.buttons = (
+            [np.array([name == f"button{index}" for name in names]) for index in range(n_buttons)] if n_buttons else None
+        )
+
+    def _read_sensors(self, task, model) -> None:
+        agent = task.agent
+        hinges, balls = set(agent.sensor_info.hinge_pos_names), set(agent.sensor_info.ballquat_names)
+        copies: list[tuple[int, int]] = []  # sensordata -> observation
+        self.hinges: list[tuple[int, int]] = []
+        self.balls: list[tuple[int, int]] = []
+        self.lidar_at: dict[str, int] = {}
+        at = 0
+        for name, space in task.obs_info.obs_space_dict.spaces.items():
+            size = int(np.prod(space.shape))
+            if name.endswith("_lidar"):
+                self.lidar_at[name] = at
+            else:
+                sensor = model.sensor(name).id
+                address, dim = int(model.sensor_adr[sensor]), int(model.sensor_dim[sensor])
+                if name in hinges:
+                    self.hinges.append((address, at))
+                elif name in balls:
+                    self.balls.append((address, at))
+                else:
+                    skipped = dim - size  # a free joint's height stands behind its x and y
+                    copies += [(address + skipped + offset, at + offset) for offset in range(size)]
+            at += size
+        self.observation_dim = at
+        self.copy_from, self.copy_to = (np.array(column, dtype=int) for column in zip(*copies, strict=True))
+        self.hinge_from = np.array([address for address, _ in self.hinges], dtype=int)
+        self.hinge_to = np.array([place for _, place in self.hinges], dtype=int)
+
+    def touches(self, contacts: np.ndarray, geoms: BoolArray) -> bool:
+        """Whether one of these geoms and the agent's are in one contact; contacts are pairs of geoms, (C, 2)."""
+        if len(contacts) == 0:
+            return False
+        first, second = contacts.T
+        is_agent = self.is_agent[first] | self.is_agent[second]
+        return bool(np.any(is_agent & (geoms[first] | geoms[second])))
+
+    def touches_wrong_button(self, contacts: np.ndarray, goal_button: int) -> bool:
+        if len(contacts) == 0:
+            return False
+        first, second = contacts.T
+        right = self.buttons[goal_button]
+        wrong = (self.any_button[first] | self.any_button[second]) & ~(right[first] | right[second])
+        return bool(np.any(wrong & (self.is_agent[first] | self.is_agent[second])))
+
+    def observe(self, state: "_State", builders: list) -> FloatArray:
+        """Observations of all environments, (n, O)."""
+        n_environments = len(state.agent)
+        observations = np.empty((n_environments, self.observation_dim))
+        observations[:, self.copy_to] = state.sensors[:, self.copy_from]
+        if self.hinges:
+            angles = state.sensors[:, self.hinge_from]
+            observations[:, self.hinge_to] = np.sin(angles)
+            observations[:, self.hinge_to + 1] = np.cos(angles)
+        for address, place in self.balls:
+            matrix = np.zeros(9)
+            for index in range(n_environments):
+                mujoco.mju_quat2Mat(matrix, state.sensors[index, address : address + 4])
+                observations[index, place : place + 9] = matrix
+        if self.lidar_names:
+            readings = self._lidar(state)
+            for lidar, name in enumerate(self.lidar_names):
+                place = self.lidar_at[name]
+                observations[:, place : place + N_BINS] = readings[:, lidar]
+        if self.buttons is not None:
+            place = self.lidar_at["buttons_lidar"]
+            for index, builder in enumerate(builders):
+                if builder.task.buttons.timer != 0:
+                    observations[index, place : place + N_BINS] = 0.0
+        return observations
+
+    def _lidar(self, state: "_State") -> FloatArray:
+        """Closeness of the nearest object in each direction, (n, lidars, bins); neighbouring bins share an object."""
+        n_environments = len(state.agent)
+        ego = _egocentric(state.objects, state.agent, state.rotation)
+        z = ego[..., 0] + 1j * ego[..., 1]
+        distance = np.abs(z)
+        angle = np.angle(z) % (np.pi * 2)
+        bins = (angle / BIN).astype(int)
+        closeness = np.maximum(0, self.max_distance - distance) / self.max_distance
+        alias = (angle - BIN * bins) / BIN
+        readings = np.zeros(n_environments * len(self.lidar_names) * N_BINS)
+        first_bin = (np.arange(n_environments)[:, None] * len(self.lidar_names) + self.lidars) * N_BINS
+        np.maximum.at(readings, first_bin + bins % N_BINS, closeness)
+        np.maximum.at(readings, first_bin + (bins + 1) % N_BINS, alias * closeness)
+        np.maximum.at(readings, first_bin + (bins - 1) % N_BINS, (1 - alias) * closeness)
+        return readings.reshape(n_environments, len(self.lidar_names), N_BINS)
+
+
+class _Simulation:
+    """One environment's physics during an episode; upstream compiles a model for each."""
+
+    def __init__(self, builder, world: _World):
+        self.world = world
+        self.model, self.data = builder.task.model, builder.task.data
+        self.random = builder.task.random_generator.random_generator
+        self.sensors, self.xpos, self.ctrl = self.data.sensordata, self.data.xpos, self.data.ctrl
+        self.qvel = self.data.qvel
+        self.rotation = self.data.xmat[world.agent_body]
+        self.option = self.model.opt
+        self.low, self.high = self.model.actuator_ctrlrange.T
+        self.jacobian = np.zeros((3, self.model.nv))
+        self.flags = int(self.option.disableflags)
+
+    def advance(self, action: FloatArray) -> None:
+        """Ten substeps without sensors, then all that is derived from the new state."""
+        self.ctrl[:] = np.clip(action, self.low, self.high)
+        self.random.binomial(N_SUBSTEPS, 1.0)  # upstream draws how many substeps there are; with 1.0, all of them
+        self.option.disableflags = self.flags | NO_SENSORS
+        gremlins = self.world.gremlins
+        if gremlins is None:
+            mujoco.mj_step(self.model, self.data, nstep=N_SUBSTEPS)
+        else:
+            for _ in range(N_SUBSTEPS):
+                phase = float(self.data.time)
+                self.data.mocap_pos[:] = (
+                    np.sin(phase) * gremlins.travel,
+                    np.cos(phase) * gremlins.travel,
+                    gremlins.size,
+                )
+                mujoco.mj_step(self.model, self.data)
+        self.option.disableflags = self.flags
+        mujoco.mj_forward(self.model, self.data)
+
+    def velocity(self, body: int) -> FloatArray:
+        """A body's velocity in the world, (3,), m/s."""
+        mujoco.mj_jacBody(self.model, self.data, self.jacobian, None, body)
+        return np.dot(self.jacobian, self.qvel)
+
+    def moves_a_vase(self) -> bool:
+        bound = self.world.vase_velocity
+        return any(np.sqrt(np.sum(np.square(self.velocity(body)))) >= bound for body in self.world.vase_bodies)
+
+
+class _State:
+    """What all environments' sensors and positions read, in arrays of n rows."""
+
+    def __init__(self, simulations: list[_Simulation]):
+        world, n_environments = simulations[0].world, len(simulations)
+        self.world = world
+        self.sensors = np.empty((n_environments, len(simulations[0].sensors)))
+        self.agent = np.empty((n_environments, 3))
+        self.rotation = np.empty((n_environments, 3, 3))
+        self.objects = np.zeros((n_environments, len(world.bodies), 3))
+        self.goal = np.empty((n_environments, 3))
+        self.box = np.empty((n_environments, 3))
+        self.velocity = np.empty((n_environments, 3))
+        self.contacts: list[np.ndarray] = [np.empty((0, 2), dtype=int)] * n_environments
+        self._reads_contacts = world.buttons is not None or any(name in world.touchable for name in world.cost_terms)
+        for index, simulation in enumerate(simulations):
+            self.read(index, simulation)
+
+    def read(self, index: int, simulation: _Simulation) -> None:
+        world, xpos = self.world, simulation.xpos
+        self.sensors[index] = simulation.sensors
+        self.agent[index] = xpos[world.agent_body]
+        self.rotation[index] = simulation.rotation.reshape(3, 3)
+        if len(world.bodies):
+            self.objects[index] = xpos[world.bodies]
+        if world.circle_radius is not None:
+            self.objects[index, world.bodies < 0] = 0.0
+            self.velocity[index] = simulation.velocity(world.agent_body)
+        if world.goal_body is not None:
+            self.goal[index] = xpos[world.goal_body]
+        if world.box_body is not None:
+            self.box[index] = xpos[world.box_body]
+        if self._reads_contacts:
+            self.contacts[index] = simulation.data.contact.geom
+
+
+def _body_names(obstacle) -> list[str]:
+    """Names of an obstacle's bodies; the circle has none that moves."""
+    if obstacle.name == "circle":
+        return [""]
+    if not hasattr(obstacle, "num"):
+        return [obstacle.name]
+    suffix = "obj" if obstacle.name == "gremlins" else ""
+    return [f"{obstacle.name[:-1]}{index}{suffix}" for index in range(obstacle.num)]
+
+
+def _number(obstacle) -> int:
+    return 0 if obstacle is None else obstacle.num
+
+
+def _egocentric(positions: FloatArray, agent: FloatArray, rotation: FloatArray) -> FloatArray:
+    """Positions as the agent sees them, (n, K, 2), from the world's, (n, K, 3)."""
+    flat = positions.copy()
+    flat[..., 2] = 0.0
+    seen = flat - agent[:, None]
+    if len(positions) == 1:
+        # One by one, as upstream does it: a product of matrices rounds in another way.
+        return np.array([[np.matmul(vector, rotation[0])[:2] for vector in seen[0]]]).reshape(1, -1, 2)
+    return np.matmul(seen, rotation)[..., :2]
+
+
+def _distance(differences: FloatArray) -> FloatArray:
+    return np.sqrt(np.sum(np.square(differences), axis=-1))
+
+
+def _clipped(rewards: FloatArray) -> FloatArray:
+    return np.clip(rewards, -10.0, 10.0)
