@@ -114,7 +114,8 @@ class NavigationBatch:
         if self.kind == "Circle":
             x, y = state.agent[:, 0], state.agent[:, 1]
             u, v = state.velocity[:, 0], state.velocity[:, 1]
-            radius = np.sqrt(x**2 + y**2)
+            # A scalar's square is libm's pow, which an array's multiplication can miss by the last bit.
+            radius = np.sqrt(np.array([a**2 for a in x]) + np.array([b**2 for b in y]))
             along = ((-u * y + v * x) / radius) / (1 + np.abs(radius - world.circle_radius))
             return _clipped(along * world.reward_factor), never
         if self.kind == "Run":
