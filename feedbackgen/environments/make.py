@@ -1,12 +1,16 @@
 """One door to every environment."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from feedbackgen.errors import SimulatorMissing
 from feedbackgen.tasks import get_task
 
 if TYPE_CHECKING:
+    from feedbackgen.environments.navigation import NavigationBatch
     from feedbackgen.environments.safety_gymnasium import SafetyEnv
+    from feedbackgen.environments.velocity import VelocityBatch
 
 INSTALL_SIMULATOR = "pip install 'feedbackgen[sim]' && pip install --no-deps safety-gymnasium==1.0.0"
 
@@ -22,11 +26,35 @@ def make_env(task: str) -> "SafetyEnv":
         SimulatorMissing: MuJoCo or safety-gymnasium is not installed.
     """
     known = get_task(task)
-    try:
+    with _simulator(task):
         # Upstream is loaded when the first of its environments is made.
         from feedbackgen.environments.safety_gymnasium import SafetyEnv
 
         return SafetyEnv(known)
+
+
+def make_env_batch(task: str, n_environments: int) -> "NavigationBatch | VelocityBatch":
+    """Make ``n`` environments of a task that step together in one thread, several times faster than one by one.
+
+    ``reset(lane, seed)`` starts one of them and returns its observation, (O,); ``step(actions, lanes=None)`` steps all,
+    or those of ``lanes``, and returns `Transitions`. A lane that has ended is to be reset before its next step. What
+    comes out of a lane does not depend on the others, nor on how many there are.
+
+    Raises:
+        TaskError: no such task.
+        SimulatorMissing: MuJoCo or safety-gymnasium is not installed.
+    """
+    known = get_task(task)
+    with _simulator(task):
+        from feedbackgen.environments.safety_gymnasium import make_batch
+
+        return make_batch(known, n_environments)
+
+
+@contextmanager
+def _simulator(task: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise SimulatorMissing(
             f"{task} needs the simulator ({error.name} is not installed): {INSTALL_SIMULATOR}"

@@ -1,16 +1,20 @@
 """Safety-Gymnasium's navigation tasks, many at once: equal to upstream's code, without its per-step overhead.
 
-A reset, and the placing of a new goal, are upstream's own code. A step is ours: one pass of sensors instead of three, none
-in the substeps, no names to look up, and lidar, rewards and costs of all environments at a time.
+A reset, and the placing of a new goal, are upstream's own code. A step is ours: one pass of sensors instead of three,
+none in the substeps, no names to look up, and lidar, rewards and costs of all environments at a time.
 """
+
+import warnings
+from functools import lru_cache
 
 import mujoco
 import numpy as np
 
+from feedbackgen.environments.batch import Transitions, checked_actions
+from feedbackgen.environments.layouts import use_fast_layouts
 from feedbackgen.environments.upstream import load_builder, load_resampling_error
-from feedbackgen.errors import DataError
 from feedbackgen.tasks import Task
-from feedbackgen.types import BoolArray, FloatArray
+from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 N_SUBSTEPS = 10
 N_BINS = 16  # of a lidar
@@ -26,70 +30,87 @@ class NavigationBatch:
 
     def __init__(self, task: Task, n_environments: int):
         self.task, self.kind, self.horizon = task.name, task.kind, task.horizon
-        builder = load_builder()
-        self.builders = [
-            builder(task_id=task.name, config={"agent_name": task.robot}) for _ in range(n_environments)
-        ]
+        with warnings.catch_warnings():
+            # Upstream bounds its spaces by float64's largest number, which Gymnasium's float32 check overflows on.
+            warnings.simplefilter("ignore")
+            self.builders = [
+                _builder()(task_id=task.name, config={"agent_name": task.robot}) for _ in range(n_environments)
+            ]
+        for each in self.builders:
+            use_fast_layouts(each.task.random_generator)
         self.action_space = self.builders[0].action_space
         self.observation_space = self.builders[0].observation_space
         self.n_steps = np.full(n_environments, -1)  # of each episode; -1 when none is under way
         self.cost_terms: tuple[str, ...] = ()
         self._world: _World | None = None
-        self._simulations: list[_Simulation | None] = [None] * n_environments
+        self._simulations: dict[int, _Simulation] = {}
         self._memory: dict[str, FloatArray] = {name: np.zeros(n_environments) for name in _MEMORY}
 
     @property
     def n_environments(self) -> int:
         return len(self.builders)
 
-    def reset(self, index: int, seed: int) -> FloatArray:
+    def model(self, lane: int) -> mujoco.MjModel:
+        return self.builders[lane].task.model
+
+    def data(self, lane: int) -> mujoco.MjData:
+        return self.builders[lane].task.data
+
+    def reset(self, lane: int, seed: int) -> FloatArray:
         """Start an episode in one environment; returns its observation, (O,)."""
-        builder = self.builders[index]
+        builder = self.builders[lane]
         observation, _ = builder.reset(seed=seed)
         if self._world is None:
             self._world = _World(builder)
             self.cost_terms = self._world.cost_terms
-        self._simulations[index] = _Simulation(builder, self._world)
-        self.n_steps[index] = 0
-        self._remember(index)
+        self._simulations[lane] = _Simulation(builder, self._world)
+        self.n_steps[lane] = 0
+        self._remember(lane)
         return observation
 
-    def step(self, actions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray, BoolArray, dict]:
-        """Take one step in every environment.
+    def step(self, actions: FloatArray, lanes: IntArray | None = None) -> Transitions:
+        """Take one step in every environment, or in those of ``lanes`` alone.
 
         Args:
-            actions: (n, A).
-
-        Returns:
-            observations (n, O), rewards (n,), costs (n,), terminated (n,), truncated (n,), and every cost term (n,).
+            actions: (n, A), in the order of the lanes.
+            lanes: (n,), each at most once.
 
         Raises:
-            DataError: an environment has no episode under way.
+            DataError: actions of a wrong shape or not finite, or a lane has no episode under way.
         """
-        if np.any(self.n_steps < 0):
-            raise DataError(f"{self.task}: step before reset, or after the end of the episode; call reset first")
-        world = self._world
-        for simulation, action in zip(self._simulations, actions, strict=True):
+        lanes = np.arange(self.n_environments) if lanes is None else np.asarray(lanes)
+        actions = checked_actions(self, actions, lanes)
+        simulations = [self._simulations[int(lane)] for lane in lanes]
+        for simulation, action in zip(simulations, actions, strict=True):
             simulation.advance(action)
-        state = _State(self._simulations)
+        state = _State(simulations, lanes, [self.builders[lane].task for lane in lanes])
         rewards, achieved = self._rewards(state)
         terms = self._costs(state)
-        costs = np.max(list(terms.values()), axis=0) if terms else np.zeros(self.n_environments)
-        terminated = np.zeros(self.n_environments, dtype=bool)
-        for index in np.flatnonzero(achieved | (world.buttons is not None)):
-            terminated[index] = self._after_step(index, bool(achieved[index]))
-            state.read(index, self._simulations[index])
-        if world.dies:
+        costs = np.max(list(terms.values()), axis=0) if terms else np.zeros(len(lanes))
+        terminated = np.zeros(len(lanes), dtype=bool)
+        for index in np.flatnonzero(achieved | bool(state.world.buttons)):
+            terminated[index] = self._after_step(lanes[index], bool(achieved[index]))
+            if achieved[index]:
+                state.read(int(index))
+        if state.world.dies:
             terminated |= state.agent[:, 2] <= 0.08
-        self.n_steps += 1
-        truncated = self.n_steps >= self.horizon
-        observations = world.observe(state, self.builders)
-        self.n_steps[terminated | truncated] = -1
-        return observations, rewards, costs, terminated, truncated, terms
+        self.n_steps[lanes] += 1
+        truncated = self.n_steps[lanes] >= self.horizon
+        observations = state.world.observe(state)
+        self.n_steps[lanes[terminated | truncated]] = -1
+        return Transitions(observations, rewards, costs, terminated, truncated, terms)
 
-    def _after_step(self, index: int, achieved: bool) -> bool:
+    def recall(self, lane: int) -> None:
+        """Take the present distances for those of the step before, after the state was set from outside."""
+        self._rewards(_State([self._simulations[lane]], np.array([lane]), [self.builders[lane].task]))
+
+    def close(self) -> None:
+        for builder in self.builders:
+            builder.close()
+
+    def _after_step(self, lane: int, achieved: bool) -> bool:
         """Upstream's own end of a step: timers and new goals; True where no goal can be placed any more."""
-        task = self.builders[index].task
+        task = self.builders[lane].task
         task.specific_step()
         if not achieved:
             return False
@@ -98,19 +119,19 @@ class NavigationBatch:
             task.update_world()
         except load_resampling_error():
             return True
-        self._remember(index)
+        self._remember(lane)
         return False
 
-    def _remember(self, index: int) -> None:
+    def _remember(self, lane: int) -> None:
         """What rewards compare with: upstream's task knows it after a reset or a new goal."""
-        task = self.builders[index].task
+        task = self.builders[lane].task
         for name, values in self._memory.items():
             value = getattr(task, name, None)
-            values[index] = 0.0 if value is None else value
+            values[lane] = 0.0 if value is None else value
 
     def _rewards(self, state: "_State") -> tuple[FloatArray, BoolArray]:
-        world, memory = self._world, self._memory
-        never = np.zeros(self.n_environments, dtype=bool)
+        world, memory, lanes = state.world, self._memory, state.lanes
+        never = np.zeros(len(lanes), dtype=bool)
         if self.kind == "Circle":
             x, y = state.agent[:, 0], state.agent[:, 1]
             u, v = state.velocity[:, 0], state.velocity[:, 1]
@@ -121,35 +142,36 @@ class NavigationBatch:
         if self.kind == "Run":
             far = [np.linalg.norm(position - [[0, -1e3]]) for position in state.agent[:, :2]]
             potential = -np.array(far) * world.reward_factor
-            rewards = potential - memory["old_potential"]
-            memory["old_potential"] = potential
+            rewards = potential - memory["old_potential"][lanes]
+            memory["old_potential"][lanes] = potential
             return rewards, never
         if self.kind == "Push":
             box = _distance(state.box - state.agent)
             box_to_goal = _distance(state.box - state.goal)
-            rewards = (memory["last_dist_box"] - box) * (memory["last_dist_box"] > 0.0)
-            rewards = rewards + (memory["last_box_goal"] - box_to_goal)
-            memory["last_dist_box"], memory["last_box_goal"] = box, box_to_goal
+            last_box = memory["last_dist_box"][lanes]
+            rewards = (last_box - box) * (last_box > 0.0)
+            rewards = rewards + (memory["last_box_goal"][lanes] - box_to_goal)
+            memory["last_dist_box"][lanes], memory["last_box_goal"][lanes] = box, box_to_goal
             achieved = box_to_goal <= world.goal_size
         else:
             distance = _distance(state.goal[:, :2] - state.agent[:, :2])
-            rewards = memory["last_dist_goal"] - distance
-            memory["last_dist_goal"] = distance
+            rewards = memory["last_dist_goal"][lanes] - distance
+            memory["last_dist_goal"][lanes] = distance
             achieved = distance <= world.goal_size if self.kind == "Goal" else self._pressed(state)
         return _clipped(rewards + achieved), achieved
 
     def _pressed(self, state: "_State") -> BoolArray:
-        world = self._world
+        world = state.world
         return np.array(
             [
-                world.touches(contacts, world.buttons[builder.task.buttons.goal_button])
-                for contacts, builder in zip(state.contacts, self.builders, strict=True)
+                world.touches(contacts, world.buttons[task.buttons.goal_button])
+                for contacts, task in zip(state.contacts, state.tasks, strict=True)
             ]
         )
 
     def _costs(self, state: "_State") -> dict[str, FloatArray]:
         """Every cost term as 0 or 1, under upstream's names."""
-        world = self._world
+        world = state.world
         terms = {}
         for name in world.cost_terms:
             if name == "cost_hazards":
@@ -160,7 +182,7 @@ class NavigationBatch:
                 if world.n_walls == 4:
                     unsafe |= np.abs(state.agent[:, 1]) > world.boundary
             elif name == "cost_vases_velocity":
-                unsafe = np.array([simulation.moves_a_vase() for simulation in self._simulations])
+                unsafe = np.array([simulation.moves_a_vase() for simulation in state.simulations])
             elif name == "cost_buttons":
                 unsafe = self._wrongly_pressed(state)
             else:
@@ -170,13 +192,18 @@ class NavigationBatch:
         return terms
 
     def _wrongly_pressed(self, state: "_State") -> BoolArray:
-        world = self._world
+        world = state.world
         unsafe = []
-        for contacts, builder in zip(state.contacts, self.builders, strict=True):
-            buttons = builder.task.buttons
+        for contacts, task in zip(state.contacts, state.tasks, strict=True):
+            buttons = task.buttons
             active = buttons.timer == 0
             unsafe.append(active and world.touches_wrong_button(contacts, buttons.goal_button))
         return np.array(unsafe)
+
+
+@lru_cache
+def _builder() -> type:
+    return load_builder()
 
 
 _MEMORY = ("last_dist_goal", "last_dist_box", "last_box_goal", "old_potential")
@@ -198,12 +225,13 @@ class _World:
     def _read_obstacles(self, task, model) -> None:
         obstacles = {obstacle.name: obstacle for obstacle in task._obstacles}
         self.goal_body = model.body("goal").id if "goal" in obstacles else None
-        self.goal_size = obstacles["goal"].size if "goal" in obstacles else None
+        self.goal_size: float = obstacles["goal"].size if "goal" in obstacles else 0.0
         self.box_body = model.body("push_box").id if "push_box" in obstacles else None
         self.circle_radius = obstacles["circle"].radius if "circle" in obstacles else None
         self.gremlins = obstacles.get("gremlins")
         walls = obstacles.get("sigwalls")
-        self.boundary, self.n_walls = (walls.locate_factor, walls.num) if walls else (None, 0)
+        self.boundary: float = walls.locate_factor if walls else np.inf
+        self.n_walls: int = walls.num if walls else 0
         self.max_distance = task.lidar_conf.max_dist
         # Every object some lidar sees, in the order of the lidars; body -1 is the circle, always at the origin.
         bodies: list[int] = []
@@ -220,7 +248,7 @@ class _World:
             self.lidar_names.append(f"{obstacle.name}_lidar")
         self.bodies, self.lidars = np.array(bodies, dtype=int), np.array(lidars, dtype=int)
         self.hazards = places.get("hazards")
-        self.hazard_size = obstacles["hazards"].size if "hazards" in obstacles else None
+        self.hazard_size: float = obstacles["hazards"].size if "hazards" in obstacles else 0.0
         self.vase_bodies = [model.body(f"vase{index}").id for index in range(_number(obstacles.get("vases")))]
         self.vase_velocity = obstacles["vases"].velocity_threshold if "vases" in obstacles else None
 
@@ -239,9 +267,7 @@ class _World:
         }
         n_buttons = _number(getattr(task, "buttons", None))
         self.any_button = starting("button")
-        self.buttons = (
-            [np.array([name == f"button{index}" for name in names]) for index in range(n_buttons)] if n_buttons else None
-        )
+        self.buttons = [np.array([name == f"button{index}" for name in names]) for index in range(n_buttons)]
 
     def _read_sensors(self, task, model) -> None:
         agent = task.agent
@@ -287,7 +313,7 @@ class _World:
         wrong = (self.any_button[first] | self.any_button[second]) & ~(right[first] | right[second])
         return bool(np.any(wrong & (self.is_agent[first] | self.is_agent[second])))
 
-    def observe(self, state: "_State", builders: list) -> FloatArray:
+    def observe(self, state: "_State") -> FloatArray:
         """Observations of all environments, (n, O)."""
         n_environments = len(state.agent)
         observations = np.empty((n_environments, self.observation_dim))
@@ -306,10 +332,10 @@ class _World:
             for lidar, name in enumerate(self.lidar_names):
                 place = self.lidar_at[name]
                 observations[:, place : place + N_BINS] = readings[:, lidar]
-        if self.buttons is not None:
+        if self.buttons:
             place = self.lidar_at["buttons_lidar"]
-            for index, builder in enumerate(builders):
-                if builder.task.buttons.timer != 0:
+            for index, task in enumerate(state.tasks):
+                if task.buttons.timer != 0:
                     observations[index, place : place + N_BINS] = 0.0
         return observations
 
@@ -379,9 +405,9 @@ class _Simulation:
 class _State:
     """What all environments' sensors and positions read, in arrays of n rows."""
 
-    def __init__(self, simulations: list[_Simulation]):
+    def __init__(self, simulations: list[_Simulation], lanes: IntArray, tasks: list):
         world, n_environments = simulations[0].world, len(simulations)
-        self.world = world
+        self.world, self.simulations, self.lanes, self.tasks = world, simulations, lanes, tasks
         self.sensors = np.empty((n_environments, len(simulations[0].sensors)))
         self.agent = np.empty((n_environments, 3))
         self.rotation = np.empty((n_environments, 3, 3))
@@ -390,11 +416,12 @@ class _State:
         self.box = np.empty((n_environments, 3))
         self.velocity = np.empty((n_environments, 3))
         self.contacts: list[np.ndarray] = [np.empty((0, 2), dtype=int)] * n_environments
-        self._reads_contacts = world.buttons is not None or any(name in world.touchable for name in world.cost_terms)
-        for index, simulation in enumerate(simulations):
-            self.read(index, simulation)
+        self._reads_contacts = bool(world.buttons) or any(name in world.touchable for name in world.cost_terms)
+        for index in range(n_environments):
+            self.read(index)
 
-    def read(self, index: int, simulation: _Simulation) -> None:
+    def read(self, index: int) -> None:
+        simulation = self.simulations[index]
         world, xpos = self.world, simulation.xpos
         self.sensors[index] = simulation.sensors
         self.agent[index] = xpos[world.agent_body]
@@ -428,13 +455,11 @@ def _number(obstacle) -> int:
 
 def _egocentric(positions: FloatArray, agent: FloatArray, rotation: FloatArray) -> FloatArray:
     """Positions as the agent sees them, (n, K, 2), from the world's, (n, K, 3)."""
-    flat = positions.copy()
-    flat[..., 2] = 0.0
-    seen = flat - agent[:, None]
-    if len(positions) == 1:
-        # One by one, as upstream does it: a product of matrices rounds in another way.
-        return np.array([[np.matmul(vector, rotation[0])[:2] for vector in seen[0]]]).reshape(1, -1, 2)
-    return np.matmul(seen, rotation)[..., :2]
+    seen = positions.copy()
+    seen[..., 2] = 0.0
+    seen -= agent[:, None]
+    # Vector by vector, as upstream does it: a product of whole matrices rounds in another way.
+    return np.matmul(seen[:, :, None, :], rotation[:, None])[:, :, 0, :2]
 
 
 def _distance(differences: FloatArray) -> FloatArray:

@@ -2,9 +2,7 @@
 
 import os
 import sys
-import warnings
 import weakref
-from functools import lru_cache
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     # Headless: MuJoCo reads this when it is imported, and would look for a display otherwise.
@@ -13,7 +11,8 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY"):
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.upstream import load_builder, load_velocity_class
+from feedbackgen.environments.navigation import NavigationBatch
+from feedbackgen.environments.velocity import VelocityBatch
 from feedbackgen.errors import DataError, MissingDependency
 from feedbackgen.tasks import Task
 from feedbackgen.types import FloatArray, require_finite
@@ -21,8 +20,14 @@ from feedbackgen.types import FloatArray, require_finite
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
+def make_batch(task: Task, n_environments: int) -> NavigationBatch | VelocityBatch:
+    """``n`` environments of one task that step together."""
+    batch = NavigationBatch if task.suite == "safety-navigation" else VelocityBatch
+    return batch(task, n_environments)
+
+
 class SafetyEnv:
-    """One Safety-Gymnasium task.
+    """One Safety-Gymnasium task: a batch of one.
 
     ``reset`` returns ``(observation, info)``, ``step`` returns ``(observation, reward, cost, terminated, truncated,
     info)``; the step's cost is 0 or 1, and ``info`` of both holds every cost term under upstream's name.
@@ -32,36 +37,30 @@ class SafetyEnv:
         self.task = task.name
         self.horizon = task.horizon
         self._navigation = task.suite == "safety-navigation"
-        with warnings.catch_warnings():
-            # Upstream bounds its spaces by float64's largest number, which Gymnasium's float32 check overflows on.
-            warnings.simplefilter("ignore")
-            if self._navigation:
-                self._env = _builder()(task_id=task.name, config={"agent_name": task.robot})
-            else:
-                self._env = _velocity_class(task.kind)()
-        self.observation_space = self._env.observation_space
-        self.action_space = self._env.action_space
-        self.cost_terms: tuple[str, ...] = ()
-        self._n_steps: int | None = None  # of this episode; None before a reset and after the end
+        self._batch = make_batch(task, 1)
+        self.observation_space = self._batch.observation_space
+        self.action_space = self._batch.action_space
         self._renderer: mujoco.Renderer | None = None
         self._drawn: tuple = ()  # model, width and height that the renderer was made for
 
     @property
+    def cost_terms(self) -> tuple[str, ...]:
+        """Names of the parts of the cost; known after the first reset."""
+        return self._batch.cost_terms
+
+    @property
     def model(self) -> mujoco.MjModel:
-        return self._env.task.model if self._navigation else self._env.model
+        return self._batch.model(0)
 
     @property
     def data(self) -> mujoco.MjData:
-        return self._env.task.data if self._navigation else self._env.data
+        return self._batch.data(0)
 
     def reset(self, *, seed: int | None = None) -> tuple[FloatArray, dict]:
         """Start an episode; the same seed gives the same layout and state, no seed a fresh one."""
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
-        observation, _ = self._env.reset(seed=seed)
-        self._n_steps = 0
-        if self._navigation:
-            self.cost_terms = tuple(name for name in self._env.cost if name != "cost_sum")
+        observation = self._batch.reset(0, seed)
         return observation, dict.fromkeys(self.cost_terms, 0.0)
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, float, bool, bool, dict]:
@@ -70,19 +69,13 @@ class SafetyEnv:
         Raises:
             DataError: an action of a wrong shape or not finite, or no episode is under way.
         """
-        if self._n_steps is None:
-            raise DataError(f"{self.task}: step before reset, or after the end of the episode; call reset first")
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_space.shape:
             raise DataError(f"action of {self.task}: expected shape {self.action_space.shape}, got {action.shape}")
         require_finite(f"action of {self.task}", action)
-        observation, reward, cost, terminated, truncated, upstream_info = self._env.step(action)
-        self._n_steps += 1
-        truncated = bool(truncated or self._n_steps >= self.horizon)
-        info = {name: float(upstream_info.get(name, 0.0)) for name in self.cost_terms}
-        if terminated or truncated:
-            self._n_steps = None
-        return observation, float(reward), float(cost), bool(terminated), truncated, info
+        observations, rewards, costs, terminated, truncated, terms = self._batch.step(action[None])
+        info = {name: float(values[0]) for name, values in terms.items()}
+        return observations[0], float(rewards[0]), float(costs[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def get_state(self) -> FloatArray:
         """The simulator's state, and where the bodies of this episode's layout stand, (S,)."""
@@ -101,6 +94,7 @@ class SafetyEnv:
         self.model.body_quat[:] = quaternions.reshape(-1, 4)
         mujoco.mj_setState(self.model, self.data, state[:size], STATE)
         mujoco.mj_forward(self.model, self.data)
+        self._batch.recall(0)
 
     def render(self, *, width: int = 480, height: int = 480, camera: str | None = None) -> np.ndarray:
         """What a camera sees, (height, width, 3) uint8; by default from above (navigation) or beside (velocity).
@@ -128,7 +122,7 @@ class SafetyEnv:
 
     def close(self) -> None:
         self._close_renderer()
-        self._env.close()
+        self._batch.close()
 
     def _default_camera(self):
         if not self._navigation:
@@ -142,13 +136,3 @@ class SafetyEnv:
         if self._renderer is not None:
             self._finalise_renderer()
             self._renderer = None
-
-
-@lru_cache
-def _builder() -> type:
-    return load_builder()
-
-
-@lru_cache
-def _velocity_class(kind: str) -> type:
-    return load_velocity_class(kind)

@@ -1,0 +1,158 @@
+"""The fast navigation tasks against upstream's own code on the installed mujoco: equal to the last bit.
+
+Per task three environments in one batch, each with a seed of its own: a full episode, half of it random and half of it
+seeking the goal, then two shorter ones after later resets.
+"""
+
+import mujoco
+import numpy as np
+import pytest
+
+from feedbackgen.environments import make_env_batch
+from feedbackgen.environments.upstream import load_builder
+from feedbackgen.errors import DataError
+from feedbackgen.tasks import TASKS, get_task
+
+pytestmark = pytest.mark.simulator
+
+NAVIGATION = [name for name, task in TASKS.items() if task.suite == "safety-navigation"]
+SEEDS = (0, 1, 2)
+LATER_EPISODES = (120, 60)  # steps of each, after the full one
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class Reference:
+    """Upstream's environment, and the actions that both take."""
+
+    def __init__(self, task, seed: int):
+        self.task = task
+        self.env = load_builder()(task_id=task.name, config={"agent_name": task.robot})
+        self.seed, self.rng = seed, np.random.default_rng(seed)
+        self.lengths = list(LATER_EPISODES)
+        self.n_steps_left = task.horizon
+        self.action = np.zeros(self.env.action_space.shape)
+
+    def reset(self, seed: int) -> np.ndarray:
+        self.n_steps = 0
+        return self.env.reset(seed=seed)[0]
+
+    def act(self) -> np.ndarray:
+        low, high = self.env.action_space.low, self.env.action_space.high
+        if (self.n_steps // 100) % 2 == 1 and self.task.robot in ("Point", "Car", "Racecar"):
+            return np.clip(steer(self.env.task, self.task.robot), low, high)
+        if self.rng.random() < 0.1 or self.n_steps == 0:
+            self.action = self.rng.uniform(low, high)
+        return self.action
+
+
+def steer(task, robot: str) -> np.ndarray:
+    """Drive at the goal, or at what stands between."""
+    aim = task.push_box.pos if hasattr(task, "push_box") else task.goal.pos if hasattr(task, "goal") else np.zeros(3)
+    x, y = task._ego_xy(np.asarray(aim)[:2])
+    angle = np.arctan2(y, x)
+    if robot == "Car":  # its front is where y falls
+        return np.array([1.0 - angle, 1.0 + angle]) * 0.02
+    return np.array([0.5, np.clip(angle, -1, 1)]) if robot == "Point" else np.array([10.0, np.clip(angle, -0.7, 0.7)])
+
+
+@pytest.mark.parametrize("name", NAVIGATION)
+def test_a_batch_is_upstreams_to_the_last_bit(name):
+    task = get_task(name)
+    batch = make_env_batch(name, len(SEEDS))
+    references = [Reference(task, seed) for seed in SEEDS]
+    for lane, reference in enumerate(references):
+        np.testing.assert_array_equal(batch.reset(lane, reference.seed), reference.reset(reference.seed))
+    lanes = np.arange(len(SEEDS))
+    while len(lanes):
+        for lane in lanes:
+            place_at_goal(references[lane], batch, lane)
+        actions = np.array([references[lane].act() for lane in lanes])
+        transitions = batch.step(actions, lanes)
+        for index, lane in enumerate(lanes):
+            compare(references[lane], actions[index], batch, lane, transitions, index)
+            step_on(references[lane], batch, lane, bool(transitions.terminated[index] | transitions.truncated[index]))
+        lanes = np.array([lane for lane in lanes if references[lane].n_steps_left > 0], dtype=int)
+    batch.close()
+
+
+def compare(reference, action, batch, lane, transitions, index) -> None:
+    observation, reward, cost, terminated, truncated, info = reference.env.step(action)
+    place = f"lane {lane}, step {reference.n_steps}"
+    np.testing.assert_array_equal(transitions.observations[index], observation, err_msg=place)
+    assert transitions.rewards[index] == reward, place
+    assert transitions.costs[index] == cost, place
+    for term, values in transitions.cost_terms.items():
+        assert values[index] == float(info.get(term, 0.0)), (place, term)
+    # Upstream leaves a term out where it does not count, the buttons' while they rest, say; we give 0.
+    assert {term for term in info if term.startswith("cost_")} - {"cost_sum"} <= set(transitions.cost_terms)
+    assert (transitions.terminated[index], transitions.truncated[index]) == (terminated, truncated), place
+    np.testing.assert_array_equal(simulator_state(batch.model(lane), batch.data(lane)),
+                                  simulator_state(reference.env.task.model, reference.env.task.data))  # fmt: skip
+
+
+def simulator_state(model, data) -> np.ndarray:
+    state = np.empty(mujoco.mj_stateSize(model, STATE))
+    mujoco.mj_getState(model, data, state, STATE)
+    return np.concatenate([state, model.body_pos.ravel()])
+
+
+def place_at_goal(reference, batch, lane) -> None:
+    """What does not get there by itself, a box or a robot on legs, is carried to the goal now and then."""
+    task = reference.env.task
+    body = "push_box" if hasattr(task, "push_box") else "agent"
+    drives = reference.task.robot in ("Point", "Car", "Racecar") and body == "agent"
+    if not hasattr(task, "goal") or drives or reference.n_steps % 97 != 96:
+        return
+    for model, data in ((batch.model(lane), batch.data(lane)), (task.model, task.data)):
+        joint = model.body(body).jntadr[0]
+        assert model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE
+        address = model.jnt_qposadr[joint]
+        data.qpos[address : address + 2] = task.goal.pos[:2] + 0.05
+        mujoco.mj_forward(model, data)
+
+
+def step_on(reference, batch, lane, ended: bool) -> None:
+    reference.n_steps += 1
+    reference.n_steps_left -= 1
+    if ended and reference.n_steps_left > 0:
+        reset_both(reference, batch, lane)
+    elif reference.n_steps_left == 0 and reference.lengths:
+        reference.n_steps_left = reference.lengths.pop(0)
+        reset_both(reference, batch, lane)
+
+
+def reset_both(reference, batch, lane) -> None:
+    reference.seed += 100
+    np.testing.assert_array_equal(batch.reset(lane, reference.seed), reference.reset(reference.seed))
+
+
+def test_a_lane_is_the_same_alone_and_among_others():
+    alone, many = make_env_batch("SafetyCarGoal2-v0", 1), make_env_batch("SafetyCarGoal2-v0", 4)
+    for lane in range(4):
+        many.reset(lane, lane)
+    alone.reset(0, 2)
+    actions = np.random.default_rng(0).uniform(-0.02, 0.02, (60, 4, 2))
+    for action in actions:
+        one, all_four = alone.step(action[2:3]), many.step(action)
+        np.testing.assert_array_equal(one.observations[0], all_four.observations[2])
+        assert (one.rewards[0], one.costs[0]) == (all_four.rewards[2], all_four.costs[2])
+
+
+def test_some_lanes_can_step_while_others_wait():
+    batch, same = (make_env_batch("SafetyPointButton2-v0", 2) for _ in range(2))
+    for each in (batch, same):
+        each.reset(0, 5), each.reset(1, 6)
+    actions = np.random.default_rng(0).uniform(-1, 1, (40, 2, 2))
+    together = [same.step(action).observations for action in actions]
+    first = [batch.step(action[:1], [0]).observations[0] for action in actions]
+    second = [batch.step(action[1:], [1]).observations[0] for action in actions]
+    np.testing.assert_array_equal(np.array(together), np.stack([first, second], axis=1))
+
+
+def test_a_lane_without_an_episode_is_not_stepped():
+    batch = make_env_batch("SafetyPointGoal1-v0", 2)
+    batch.reset(0, 0)
+    with pytest.raises(DataError, match="SafetyPointGoal1-v0: step before reset, or after the end of the episode"):
+        batch.step(np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"action of SafetyPointGoal1-v0: expected shape \(1, 2\), got \(2, 2\)"):
+        batch.step(np.zeros((2, 2)), [0])
