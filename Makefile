@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean bench-collect
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Benchmarks: by hand, on a quiet machine; they print ratios. ARGS passes flags on.
+bench-collect: $(INSTALLED)
+	$(BIN)/python benchmarks/collect.py $(ARGS)
 
 # safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies.
 $(INSTALLED): pyproject.toml constraints.txt

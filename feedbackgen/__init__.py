@@ -1,10 +1,10 @@
 """Make offline data and feedback on it."""
 
-from feedbackgen.environments import make_env
+from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.environments.gymnasium_twins import register as _register_gymnasium_twins
 from feedbackgen.tasks import TASKS, get_task
 
-__all__ = ["TASKS", "get_task", "load_trajectories", "make_env", "open_feedback"]
+__all__ = ["TASKS", "get_task", "load_trajectories", "make_env", "make_env_batch", "open_feedback"]
 
 _register_gymnasium_twins()
 

@@ -81,8 +81,9 @@ class NavigationBatch:
         lanes = np.arange(self.n_environments) if lanes is None else np.asarray(lanes)
         actions = checked_actions(self, actions, lanes)
         simulations = [self._simulations[int(lane)] for lane in lanes]
-        for simulation, action in zip(simulations, actions, strict=True):
-            simulation.advance(action)
+        controls = np.clip(actions, simulations[0].low, simulations[0].high)
+        for simulation, control in zip(simulations, controls, strict=True):
+            simulation.advance(control)
         state = _State(simulations, lanes, [self.builders[lane].task for lane in lanes])
         rewards, achieved = self._rewards(state)
         terms = self._costs(state)
@@ -371,26 +372,28 @@ class _Simulation:
         self.low, self.high = self.model.actuator_ctrlrange.T
         self.jacobian = np.zeros((3, self.model.nv))
         self.flags = int(self.option.disableflags)
+        self.is_euler = self.option.integrator == mujoco.mjtIntegrator.mjINT_EULER
 
-    def advance(self, action: FloatArray) -> None:
+    def advance(self, control: FloatArray) -> None:
         """Ten substeps without sensors, then all that is derived from the new state."""
-        self.ctrl[:] = np.clip(action, self.low, self.high)
+        model, data = self.model, self.data
+        self.ctrl[:] = control
         self.random.binomial(N_SUBSTEPS, 1.0)  # upstream draws how many substeps there are; with 1.0, all of them
         self.option.disableflags = self.flags | NO_SENSORS
         gremlins = self.world.gremlins
-        if gremlins is None:
-            mujoco.mj_step(self.model, self.data, nstep=N_SUBSTEPS)
+        if gremlins is None and self.is_euler:
+            # Positions and velocities are known from the last mj_forward: the first substep is its second half.
+            mujoco.mj_step2(model, data)
+            mujoco.mj_step(model, data, nstep=N_SUBSTEPS - 1)
+        elif gremlins is None:
+            mujoco.mj_step(model, data, nstep=N_SUBSTEPS)
         else:
             for _ in range(N_SUBSTEPS):
-                phase = float(self.data.time)
-                self.data.mocap_pos[:] = (
-                    np.sin(phase) * gremlins.travel,
-                    np.cos(phase) * gremlins.travel,
-                    gremlins.size,
-                )
-                mujoco.mj_step(self.model, self.data)
+                phase = float(data.time)
+                data.mocap_pos[:] = np.sin(phase) * gremlins.travel, np.cos(phase) * gremlins.travel, gremlins.size
+                mujoco.mj_step(model, data)
         self.option.disableflags = self.flags
-        mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_forward(model, data)
 
     def velocity(self, body: int) -> FloatArray:
         """A body's velocity in the world, (3,), m/s."""
