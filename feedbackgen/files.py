@@ -1,6 +1,8 @@
 """Files and folders that appear complete or not at all."""
 
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,22 @@ def writing_to(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(f"cannot write {target}: {reason}; nothing was left under that name") from error
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Make Ctrl-C wait for the block's end: an exception in its midst would leave a library's threads at odds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from zarr.codecs import ZstdCodec
 
 from feedbackgen.episodes import dataset_info, load_starts, resolve_dataset
 from feedbackgen.errors import DataError, StoreError
-from feedbackgen.files import complete_or_absent
+from feedbackgen.files import complete_or_absent, interrupts_held
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 SCHEMA = "feedbackgen/feedback"
@@ -188,14 +188,16 @@ def write_feedback(path: str | Path, feedback: Feedback, *, force: bool = False)
     _require_attributes(attributes, f"feedback {path}")
     check_feedback(feedback)
     with complete_or_absent(path, force=force) as draft:
-        root = zarr.create_group(draft, zarr_format=3, attributes=attributes)
+        with interrupts_held():
+            root = zarr.create_group(draft, zarr_format=3, attributes=attributes)
         for group_name, layout in LAYOUT.items():
             values = getattr(feedback, group_name)
             if values is None:
                 continue
-            group = root.create_group(group_name)
             for name, (_, fill_value) in layout.items():
-                _write_array(group, name, getattr(values, name), fill_value)
+                # Array by array, so that Ctrl-C has not to wait for all of them.
+                with interrupts_held():
+                    _write_array(root.require_group(group_name), name, getattr(values, name), fill_value)
     return path
 
 
@@ -264,7 +266,8 @@ def _require_dataset(feedback: Feedback, path: Path) -> None:
 
 def _open_root(path: Path) -> zarr.Group:
     try:
-        return zarr.open_group(path, mode="r", zarr_format=3)
+        with interrupts_held():
+            return zarr.open_group(path, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"feedback {path}: not a readable Zarr v3 group; label the dataset again") from error
 
@@ -274,10 +277,11 @@ def _read_group(root: zarr.Group, group_name: str, place: str) -> dict[str, np.n
     for name in LAYOUT[group_name]:
         full_name = f"{group_name}/{name}"
         try:
-            array = root[full_name]
-            if not isinstance(array, zarr.Array):
-                raise KeyError(full_name)
-            arrays[name] = np.asarray(array[...])
+            with interrupts_held():
+                array = root[full_name]
+                if not isinstance(array, zarr.Array):
+                    raise KeyError(full_name)
+                arrays[name] = np.asarray(array[...])
         except KeyError as error:
             raise DataError(f"{place}: no array {full_name}; label the dataset again") from error
         except (OSError, ValueError, TypeError, RuntimeError) as error:
