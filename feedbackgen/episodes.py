@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,7 @@ from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
 from feedbackgen.provenance import versions
 from feedbackgen.tasks import get_task
-from feedbackgen.types import Episode, FloatArray, IntArray, Trajectories, require_finite
+from feedbackgen.types import Episode, FloatArray, IntArray, Outcomes, Trajectories, require_finite
 
 FORMAT_VERSION = 1
 # The lowest Minari that reads this layout: newer readers accept it, older stamps would shut them out.
@@ -231,30 +231,17 @@ def load_trajectories(dataset: str | Path, *, with_rewards: bool) -> Trajectorie
     actions = np.empty((n_steps, info.action_dim))
     terminations = np.empty(n_steps, dtype=bool)
     rewards, costs, policies = np.empty(n_steps), np.empty(n_steps), []
-    with _open_hdf5(info.path) as file:
-        if len(file) != n_episodes:
-            raise DataError(f"dataset {dataset}: metadata names {n_episodes} episodes, the file holds {len(file)}")
-        for index in range(n_episodes):
-            place = f"dataset {dataset}, episode {index}"
-            try:
-                group = file[f"episode_{index}"]
-                length = int(group.attrs["total_steps"])
-                start, end = int(starts[index]), int(starts[index]) + length
-                starts[index + 1] = end
-                if end > n_steps:
-                    raise DataError(f"{place}: more steps than the {n_steps} that the metadata names")
-                all_observations = _read(group, "observations", (length + 1, info.observation_dim), place)
-                observations[start:end], final_observations[index] = all_observations[:-1], all_observations[-1]
-                actions[start:end] = _read(group, "actions", (length, info.action_dim), place)
-                terminations[start:end] = _read(group, "terminations", (length,), place)
-                if with_rewards:
-                    rewards[start:end] = _read(group, "rewards", (length,), place)
-                    costs[start:end] = _read(group, "infos/cost", (length + 1,), place)[1:]
-                    policies.append(str(group.attrs["behaviour_policy"]))
-            except (KeyError, OSError) as error:
-                raise DataError(f"{place}: truncated or damaged ({error}); collect the dataset again") from error
-    if starts[-1] != n_steps:
-        raise DataError(f"dataset {dataset}: metadata names {n_steps} steps, the file holds {starts[-1]}")
+    for index, group, steps, place in _episodes(info):
+        starts[index + 1] = steps.stop
+        length = steps.stop - steps.start
+        all_observations = _read(group, "observations", (length + 1, info.observation_dim), place)
+        observations[steps], final_observations[index] = all_observations[:-1], all_observations[-1]
+        actions[steps] = _read(group, "actions", (length, info.action_dim), place)
+        terminations[steps] = _read(group, "terminations", (length,), place)
+        if with_rewards:
+            rewards[steps] = _read(group, "rewards", (length,), place)
+            costs[steps] = _read(group, "infos/cost", (length + 1,), place)[1:]
+            policies.append(str(_attribute(group, "behaviour_policy", place)))
     return Trajectories(
         observations=observations,
         final_observations=final_observations,
@@ -265,6 +252,23 @@ def load_trajectories(dataset: str | Path, *, with_rewards: bool) -> Trajectorie
         costs=costs if with_rewards else None,
         policies=tuple(policies) if with_rewards else None,
     )
+
+
+def load_outcomes(dataset: str | Path) -> Outcomes:
+    """Read rewards and costs alone, which is all a teacher looks at; 16 bytes a step.
+
+    Raises:
+        DataError: the file is truncated, lacks costs or episodes, or holds a wrong shape or a value not finite.
+    """
+    info = dataset_info(dataset)
+    starts = np.zeros(info.n_episodes + 1, dtype=np.int64)
+    rewards, costs = np.empty(info.n_steps), np.empty(info.n_steps)
+    for index, group, steps, place in _episodes(info):
+        starts[index + 1] = steps.stop
+        length = steps.stop - steps.start
+        rewards[steps] = _read(group, "rewards", (length,), place)
+        costs[steps] = _read(group, "infos/cost", (length + 1,), place)[1:]
+    return Outcomes(rewards=rewards, costs=costs, starts=starts)
 
 
 def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
@@ -342,6 +346,29 @@ def _read_metadata(path: Path) -> dict:
         raise DataError(f"{file}: not valid JSON ({error}); collect the dataset again") from error
 
 
+def _episodes(info: DatasetInfo) -> Iterator[tuple[int, h5py.Group, slice, str]]:
+    """Each episode's number, group, place among all steps, and name for errors, those of reading it included."""
+    last = 0
+    with _open_hdf5(info.path) as file:
+        if len(file) != info.n_episodes:
+            raise DataError(
+                f"dataset {info.dataset_id}: metadata names {info.n_episodes} episodes, the file holds {len(file)}"
+            )
+        for index in range(info.n_episodes):
+            place = f"dataset {info.dataset_id}, episode {index}"
+            try:
+                group = file[f"episode_{index}"]
+            except (KeyError, OSError) as error:
+                raise _damaged(place, error) from error
+            steps = slice(last, last + int(_attribute(group, "total_steps", place)))
+            if steps.stop > info.n_steps:
+                raise DataError(f"{place}: more steps than the {info.n_steps} that the metadata names")
+            yield index, group, steps, place
+            last = steps.stop
+    if last != info.n_steps:
+        raise DataError(f"dataset {info.dataset_id}: metadata names {info.n_steps} steps, the file holds {last}")
+
+
 def _open_hdf5(path: Path) -> h5py.File:
     file = path / "data" / "main_data.hdf5"
     try:
@@ -351,10 +378,24 @@ def _open_hdf5(path: Path) -> h5py.File:
 
 
 def _read(group: h5py.Group, name: str, shape: tuple[int, ...], place: str) -> np.ndarray:
-    if name not in group:
-        raise DataError(f"{place}: no {name}; collect it with `fbgen collect`")
-    values = group[name][()]
+    try:
+        if name not in group:
+            raise DataError(f"{place}: no {name}; collect it with `fbgen collect`")
+        values = group[name][()]
+    except (KeyError, OSError) as error:
+        raise _damaged(place, error) from error
     if values.shape != shape:
         raise DataError(f"{place}, {name}: expected shape {shape}, got {values.shape}")
     require_finite(f"{place}, {name}", values)
     return values
+
+
+def _attribute(group: h5py.Group, name: str, place: str) -> Any:
+    try:
+        return group.attrs[name]
+    except (KeyError, OSError) as error:
+        raise _damaged(place, error) from error
+
+
+def _damaged(place: str, error: Exception) -> DataError:
+    return DataError(f"{place}: truncated or damaged ({error}); collect the dataset again")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feedbackgen.episodes import dataset_info, load_trajectories
+from feedbackgen.episodes import dataset_info, load_outcomes
 from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.files import refuse_existing
 from feedbackgen.provenance import versions
@@ -40,7 +40,7 @@ from feedbackgen.teacher import (
     return_scale,
     solve_beta,
 )
-from feedbackgen.types import FloatArray, IntArray, Trajectories
+from feedbackgen.types import FloatArray, IntArray, Outcomes, Trajectories
 
 N_CALIBRATION_PAIRS = 100_000  # at most; a sample of its own, on which beta is solved for
 
@@ -127,7 +127,7 @@ def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME,
     info = dataset_info(dataset)
     cost_limit = float(info.cost_limit if config.cost_limit is None else config.cost_limit)
     feedback = label_trajectories(
-        load_trajectories(dataset, with_rewards=True),
+        load_outcomes(dataset),
         config,
         cost_limit=cost_limit,
         horizon=info.horizon,
@@ -153,7 +153,7 @@ def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME,
 
 
 def label_trajectories(
-    trajectories: Trajectories,
+    trajectories: Trajectories | Outcomes,
     config: LabelConfig,
     *,
     cost_limit: float,

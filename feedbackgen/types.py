@@ -93,6 +93,15 @@ class Trajectories:
         return np.diff(self.starts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What a teacher looks at: rewards and costs of a whole dataset, without observations and actions."""
+
+    rewards: FloatArray  # (n_steps,)
+    costs: FloatArray  # (n_steps,)
+    starts: IntArray  # (n_episodes + 1,), int64
+
+
 def require_finite(name: str, values: FloatArray) -> None:
     """Refuse NaN and infinity, naming the first place.
 

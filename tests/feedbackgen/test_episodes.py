@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import minari
@@ -13,7 +14,14 @@ import numpy as np
 import pytest
 from samples import DATASET, TASK, make_dataset, make_episode
 
-from feedbackgen.episodes import dataset_info, episode_returns, list_datasets, load_trajectories, write_dataset
+from feedbackgen.episodes import (
+    dataset_info,
+    episode_returns,
+    list_datasets,
+    load_outcomes,
+    load_trajectories,
+    write_dataset,
+)
 from feedbackgen.errors import DataError, OutputExists, StoreError
 
 
@@ -67,6 +75,17 @@ def test_a_learner_gets_neither_rewards_nor_costs_nor_policies():
     make_dataset()
     flat = load_trajectories(DATASET, with_rewards=False)
     assert flat.rewards is None and flat.costs is None and flat.policies is None
+
+
+def test_a_teacher_reads_rewards_and_costs_alone():
+    info = make_dataset()
+    flat = load_trajectories(DATASET, with_rewards=True)
+    with h5py.File(info.path / "data/main_data.hdf5", "a") as file:
+        for index in range(info.n_episodes):
+            del file[f"episode_{index}/observations"], file[f"episode_{index}/actions"]
+    outcomes = load_outcomes(DATASET)
+    for name in ("rewards", "costs", "starts"):
+        np.testing.assert_array_equal(getattr(outcomes, name), getattr(flat, name))
 
 
 def test_returns_and_costs_come_from_the_attributes():
@@ -191,16 +210,28 @@ def test_missing_costs_are_named():
     info = make_dataset()
     with h5py.File(info.path / "data/main_data.hdf5", "a") as file:
         del file["episode_0/infos/cost"]
-    with pytest.raises(DataError, match="episode 0: no infos/cost"):
-        load_trajectories(DATASET, with_rewards=True)
+    for load in (load_outcomes, partial(load_trajectories, with_rewards=True)):
+        with pytest.raises(DataError, match="episode 0: no infos/cost"):
+            load(DATASET)
 
 
 def test_fewer_episodes_than_the_metadata_names_are_refused():
     info = make_dataset()
     with h5py.File(info.path / "data/main_data.hdf5", "a") as file:
         del file["episode_11"]
-    with pytest.raises(DataError, match="metadata names 12 episodes, the file holds 11"):
-        load_trajectories(DATASET, with_rewards=True)
+    for load in (load_outcomes, partial(load_trajectories, with_rewards=True)):
+        with pytest.raises(DataError, match="metadata names 12 episodes, the file holds 11"):
+            load(DATASET)
+
+
+def test_an_episode_of_fewer_steps_than_the_metadata_names_is_refused():
+    file = make_dataset().path / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    for n_steps, message in ((481, "metadata names 481 steps, the file holds 480"), (479, "episode 11: more steps")):
+        file.write_text(json.dumps(metadata | {"total_steps": n_steps}))
+        for load in (load_outcomes, partial(load_trajectories, with_rewards=True)):
+            with pytest.raises(DataError, match=message):
+                load(DATASET)
 
 
 def test_an_id_that_minari_would_refuse_is_refused_before_writing():
