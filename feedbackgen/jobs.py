@@ -15,10 +15,10 @@ import numpy as np
 
 from feedbackgen.behaviour import load_policy
 from feedbackgen.behaviour.policies import BatchPolicy
-from feedbackgen.environments import make_env
+from feedbackgen.environments import make_env_batch
 from feedbackgen.errors import DataError, StoreError
 from feedbackgen.recipe import Recipe, episodes_per_policy
-from feedbackgen.rollout import AloneBatch, Lane, Start, play
+from feedbackgen.rollout import Lane, Start, play
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.types import Episode
 
@@ -91,8 +91,8 @@ def _lane(recipe: Recipe, jobs: Iterator[Job], save: Callable[[Job, bytes], None
 
 
 @lru_cache(maxsize=1)
-def _environments(task: str) -> AloneBatch:
-    return AloneBatch(make_env(task))
+def _environments(task: str):
+    return make_env_batch(task, N_LANES)
 
 
 def encode_episode(episode: Episode) -> bytes:

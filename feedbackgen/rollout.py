@@ -194,27 +194,3 @@ def _named_failure(task: str, playing: list[tuple[Start, int]]) -> Iterator[None
             f"{task}: the simulator failed in an episode of {' or '.join(places)}: {type(error).__name__}: {error}; "
             "finished episodes are kept for --resume, which fails here again; use another --seed or other policies"
         ) from error
-
-
-class AloneBatch:
-    """One environment, as a batch of one."""
-
-    n_environments = 1
-
-    def __init__(self, env):
-        self._env = env
-        self.task, self.horizon, self.action_space = env.task, env.horizon, env.action_space
-        self.cost_terms: tuple[str, ...] = ()
-
-    def reset(self, index: int, seed: int) -> FloatArray:
-        observation, _ = self._env.reset(seed=seed)
-        self.cost_terms = self._env.cost_terms
-        return observation
-
-    def step(self, actions: FloatArray, indices: Sequence[int]) -> tuple:
-        observation, reward, cost, terminated, truncated, info = self._env.step(actions[0])
-        terms = {name: [info[name]] for name in self.cost_terms}
-        return observation[None], [reward], [cost], [terminated], [truncated], terms
-
-    def get_state(self, index: int) -> FloatArray:
-        return self._env.get_state()

@@ -1,11 +1,14 @@
-"""What every batch of environments shares: the step's result, and the check of its actions."""
+"""What every batch of environments shares: the step's result, the check of its actions, the simulator's state."""
 
 from typing import NamedTuple
 
+import mujoco
 import numpy as np
 
 from feedbackgen.errors import DataError
 from feedbackgen.types import BoolArray, FloatArray, IntArray, require_finite
+
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class Transitions(NamedTuple):
@@ -33,3 +36,10 @@ def checked_actions(batch, actions, lanes: IntArray) -> FloatArray:
         raise DataError(f"action of {batch.task}: expected shape {expected}, got {actions.shape}")
     require_finite(f"action of {batch.task}", actions)
     return actions
+
+
+def simulator_state(model: mujoco.MjModel, data: mujoco.MjData) -> FloatArray:
+    """The simulator's state, and where the bodies of this episode's layout stand, (S,)."""
+    state = np.empty(mujoco.mj_stateSize(model, STATE))
+    mujoco.mj_getState(model, data, state, STATE)
+    return np.concatenate([state, model.body_pos.ravel(), model.body_quat.ravel()])

@@ -10,7 +10,7 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.batch import Transitions, checked_actions
+from feedbackgen.environments.batch import Transitions, checked_actions, simulator_state
 from feedbackgen.environments.layouts import use_fast_layouts
 from feedbackgen.environments.upstream import load_builder, load_resampling_error
 from feedbackgen.tasks import Task
@@ -100,6 +100,10 @@ class NavigationBatch:
         observations = state.world.observe(state)
         self.n_steps[lanes[terminated | truncated]] = -1
         return Transitions(observations, rewards, costs, terminated, truncated, terms)
+
+    def get_state(self, lane: int) -> FloatArray:
+        """State of one environment's simulator, (S,)."""
+        return simulator_state(self.model(lane), self.data(lane))
 
     def recall(self, lane: int) -> None:
         """Take the present distances for those of the step before, after the state was set from outside."""

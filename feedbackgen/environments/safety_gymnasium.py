@@ -11,13 +11,12 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY"):
 import mujoco
 import numpy as np
 
+from feedbackgen.environments.batch import STATE
 from feedbackgen.environments.navigation import NavigationBatch
 from feedbackgen.environments.velocity import VelocityBatch
 from feedbackgen.errors import DataError, MissingDependency
 from feedbackgen.tasks import Task
 from feedbackgen.types import FloatArray, require_finite
-
-STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 def make_batch(task: Task, n_environments: int) -> NavigationBatch | VelocityBatch:
@@ -79,9 +78,7 @@ class SafetyEnv:
 
     def get_state(self) -> FloatArray:
         """The simulator's state, and where the bodies of this episode's layout stand, (S,)."""
-        state = np.empty(mujoco.mj_stateSize(self.model, STATE))
-        mujoco.mj_getState(self.model, self.data, state, STATE)
-        return np.concatenate([state, self.model.body_pos.ravel(), self.model.body_quat.ravel()])
+        return self._batch.get_state(0)
 
     def set_state(self, state: FloatArray) -> None:
         """Put the simulator where `get_state` found it, in an episode of the same task."""

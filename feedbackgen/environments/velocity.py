@@ -9,7 +9,7 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.batch import Transitions, checked_actions
+from feedbackgen.environments.batch import Transitions, checked_actions, simulator_state
 from feedbackgen.environments.upstream import load_velocity_class
 from feedbackgen.tasks import Task
 from feedbackgen.types import FloatArray, IntArray
@@ -70,6 +70,10 @@ class VelocityBatch:
         truncated = self.n_steps[lanes] >= self.horizon
         self.n_steps[lanes[terminated | truncated]] = -1
         return Transitions(observations, rewards, costs, terminated, truncated, {})
+
+    def get_state(self, lane: int) -> FloatArray:
+        """State of one environment's simulator, (S,)."""
+        return simulator_state(self.model(lane), self.data(lane))
 
     def recall(self, lane: int) -> None:
         """Nothing: rewards compare with the simulator's own state."""
