@@ -209,8 +209,10 @@ def label_trajectories(
     safety, safety_flipped = flip_safety(safe, config.safety_flip_probability, stream(seed, "safety-flip"))
 
     # A segment that is asked about twice stands once.
-    numbers, rows = np.unique(np.concatenate([pairs.ravel(), judged]), return_inverse=True)
-    pair, segment = np.split(rows.astype(np.int32), [pairs.size])
+    asked = np.zeros(candidates.n_segments, dtype=bool)
+    asked[pairs], asked[judged] = True, True
+    numbers, rows = np.flatnonzero(asked), np.cumsum(asked, dtype=np.int32) - np.int32(1)
+    pair, segment = rows[pairs], rows[judged]
     oracle = Oracle(
         segment_return=returns[numbers],
         segment_cost=costs[numbers],
@@ -222,7 +224,7 @@ def label_trajectories(
     )
     return Feedback(
         segments=_segments(candidates, numbers),
-        preferences=Preferences(pair=pair.reshape(-1, 2), label=preferences, annotator=np.zeros(len(pairs), np.int32)),
+        preferences=Preferences(pair=pair, label=preferences, annotator=np.zeros(len(pairs), np.int32)),
         safety=SafetyLabels(segment=segment, label=safety, annotator=np.zeros(len(judged), np.int32)),
         oracle=oracle,
         attributes={

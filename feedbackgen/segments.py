@@ -8,7 +8,7 @@ import numpy as np
 from feedbackgen.errors import DataError
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
-MAX_DRAW = 1_000_000  # pairs drawn at once, which bounds the memory
+MAX_DRAW = 1_000_000  # pairs drawn or steps summed at once, which bounds the memory
 MAX_ROUNDS = 24  # of drawing, before we say that there are no more pairs
 
 
@@ -78,13 +78,27 @@ def segment_sums(values: FloatArray, starts: IntArray, length: int) -> FloatArra
     Returns:
         float64, (n_segments,).
     """
+    lengths = np.diff(starts)
+    sums = np.empty(int(np.maximum(lengths - length + 1, 0).sum()))
     # Sums start anew in each episode: over a whole dataset the rounding error of the difference would show.
-    sums = [np.empty(0)]
-    for first, last in pairwise(starts):
-        if last - first >= length:
-            cumulative = np.concatenate([[0.0], np.cumsum(values[first:last], dtype=np.float64)])
-            sums.append(cumulative[length:] - cumulative[:-length])
-    return np.concatenate(sums)
+    # Neighbours of equal length go together, one per row.
+    changes = np.flatnonzero(np.diff(lengths, prepend=-1, append=-1))
+    n_done = 0
+    for first, last in pairwise(changes):
+        n_steps = int(lengths[first])
+        n_segments = n_steps - length + 1
+        if n_segments < 1:
+            continue
+        rows = max(MAX_DRAW // n_steps, 1)
+        for episode in range(first, last, rows):
+            n_rows = min(rows, last - episode)
+            steps = values[starts[episode] : starts[episode + n_rows]].reshape(n_rows, n_steps)
+            cumulative = np.zeros((n_rows, n_steps + 1))
+            np.cumsum(steps, axis=1, out=cumulative[:, 1:])
+            block = sums[n_done : n_done + n_rows * n_segments].reshape(n_rows, n_segments)
+            np.subtract(cumulative[:, length:], cumulative[:, :-length], out=block)
+            n_done += block.size
+    return sums
 
 
 def draw_pairs(
@@ -145,7 +159,7 @@ def draw_segments(
     """
     if strata is None:
         _require_enough(n_drawn, n_segments, "")
-        return rng.choice(n_segments, size=n_drawn, replace=False)
+        return _choose(n_segments, n_drawn, rng)
     n_unsafe = round(n_drawn * strata.unsafe_share)
     drawn = []
     for kind, stratum, n_wanted in (
@@ -153,7 +167,7 @@ def draw_segments(
         ("safe ", np.flatnonzero(~strata.unsafe), n_drawn - n_unsafe),
     ):
         _require_enough(n_wanted, len(stratum), kind)
-        drawn.append(stratum[rng.choice(len(stratum), size=n_wanted, replace=False)] if n_wanted else stratum[:0])
+        drawn.append(stratum[_choose(len(stratum), n_wanted, rng)])
     return rng.permutation(np.concatenate(drawn))
 
 
@@ -178,8 +192,32 @@ def _overlap(candidates, pairs):
 
 
 def _distinct(pairs, n_segments):
+    """Each pair where it came first."""
     keys = pairs.min(axis=1) * np.int64(n_segments) + pairs.max(axis=1)
-    return pairs[np.sort(np.unique(keys, return_index=True)[1])]
+    in_order = np.sort(keys)
+    twice = in_order[1:][in_order[1:] == in_order[:-1]]
+    if len(twice) == 0:
+        return pairs
+    # Few come twice as a rule, so only those are looked at closely.
+    places = np.flatnonzero(np.isin(keys, twice))
+    again = np.ones(len(places), dtype=bool)
+    again[np.unique(keys[places], return_index=True)[1]] = False
+    return np.delete(pairs, places[again], axis=0)
+
+
+def _choose(n, n_drawn, rng):
+    """Different numbers below ``n`` in random order: drawn one after the other, without those that came before."""
+    if 2 * n_drawn > n:
+        return rng.permutation(n)[:n_drawn]
+    chosen = np.empty(0, dtype=np.int64)
+    first = np.empty(n, dtype=np.int64)  # where a number came first; only what was drawn is ever read
+    while len(chosen) < n_drawn:
+        missing = n_drawn - len(chosen)
+        drawn = np.concatenate([chosen, rng.integers(n, size=2 * missing + 16)])
+        places = np.arange(len(drawn))
+        first[drawn[::-1]] = places[::-1]
+        chosen = drawn[first[drawn] == places]
+    return chosen[:n_drawn]
 
 
 def _require_enough(n_wanted, n_there, kind):

@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from feedbackgen.errors import DataError
 from feedbackgen.seeding import stream
-from feedbackgen.segments import Strata, draw_pairs, draw_segments, enumerate_segments, segment_sums
+from feedbackgen.segments import Strata, _distinct, draw_pairs, draw_segments, enumerate_segments, segment_sums
 
 STARTS = np.array([0, 5, 7, 11])  # episodes of 5, 2 and 4 steps
 
@@ -111,3 +114,31 @@ def test_too_few_pairs_within_the_strata_are_refused():
     strata = Strata(unsafe=np.arange(100) < 4, unsafe_share=1.0)
     with pytest.raises(DataError, match="there are 6 of segments of length 1"):
         draw_pairs(enumerate_segments(np.array([0, 100]), 1), 7, stream(0, "pairs"), strata=strata)
+
+
+@pytest.mark.parametrize("at_once", [1, 9, 1_000_000])
+def test_sums_are_those_of_each_segment_whatever_the_lengths_of_episodes(at_once, monkeypatch):
+    monkeypatch.setattr("feedbackgen.segments.MAX_DRAW", at_once)
+    starts = np.cumsum([0, 4, 4, 4, 2, 5, 3, 3])
+    values = np.random.default_rng(0).normal(size=starts[-1])
+    expected = [
+        values[step : step + 3].sum()
+        for first, last in itertools.pairwise(starts)
+        for step in range(first, last - 2)
+    ]  # fmt: skip
+    assert segment_sums(values, starts, 3) == pytest.approx(expected)
+
+
+def test_every_ordered_choice_of_segments_is_equally_likely():
+    """Chi-squared over the 5 x 4 ways to draw two of five: wrong once in a million runs."""
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_segments(5, 2, rng) for _ in range(20_000)])
+    counts = np.bincount(drawn[:, 0] * 5 + drawn[:, 1], minlength=25).reshape(5, 5)
+    assert np.diag(counts).sum() == 0
+    counts = counts[~np.eye(5, dtype=bool)]
+    assert chi2.sf(((counts - 1000) ** 2 / 1000).sum(), df=19) > 1e-6
+
+
+def test_a_pair_that_comes_twice_stays_where_it_came_first():
+    pairs = np.array([[1, 2], [5, 6], [2, 1], [3, 4], [5, 6], [1, 2]])
+    assert _distinct(pairs, 10).tolist() == [[1, 2], [5, 6], [3, 4]]
