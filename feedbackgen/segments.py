@@ -84,7 +84,7 @@ def segment_sums(values: FloatArray, starts: IntArray, length: int) -> FloatArra
     # Neighbours of equal length go together, one per row.
     changes = np.flatnonzero(np.diff(lengths, prepend=-1, append=-1))
     n_done = 0
-    for first, last in pairwise(changes):
+    for first, last in pairwise(changes.tolist()):
         n_steps = int(lengths[first])
         n_segments = n_steps - length + 1
         if n_segments < 1:
