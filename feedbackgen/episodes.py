@@ -29,6 +29,7 @@ from feedbackgen.types import Episode, FloatArray, IntArray, Outcomes, Trajector
 FORMAT_VERSION = 1
 # The lowest Minari that reads this layout: newer readers accept it, older stamps would shut them out.
 MINARI_VERSION = "0.5.4"
+STATE = "state"  # among the infos, where states were recorded
 DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 
@@ -271,6 +272,32 @@ def load_outcomes(dataset: str | Path) -> Outcomes:
     return Outcomes(rewards=rewards, costs=costs, starts=starts)
 
 
+def iterate_episodes(dataset: str | Path) -> Iterator[Episode]:
+    """Each episode with all that is stored of it, in the order of their Minari ids.
+
+    Raises:
+        DataError: the file is truncated, lacks episodes or arrays, or holds a wrong shape or a value not finite.
+    """
+    info = dataset_info(dataset)
+    with _open_hdf5(info.path) as file:
+        if len(file) != info.n_episodes:
+            raise DataError(f"dataset {dataset}: metadata names {info.n_episodes} episodes, the file holds {len(file)}")
+        for index in range(info.n_episodes):
+            place = f"dataset {dataset}, episode {index}"
+            try:
+                yield _read_episode(file[f"episode_{index}"], info, place)
+            except (KeyError, OSError) as error:
+                raise DataError(f"{place}: truncated or damaged ({error}); collect the dataset again") from error
+
+
+def content_fingerprint(dataset: str | Path) -> str:
+    """The fingerprint of what the files hold now, to be compared with the one that the metadata states."""
+    digest = hashlib.sha256()
+    for episode in iterate_episodes(dataset):
+        _update_digest(digest, episode)
+    return digest.hexdigest()
+
+
 def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
     """Return, cost return and behaviour policy of each episode, from its attributes alone."""
     info = dataset_info(dataset)
@@ -308,13 +335,31 @@ def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple
     for name, values in {"cost": episode.costs, **episode.cost_terms}.items():
         infos[name] = np.concatenate([[0.0], np.float64(values)])
     if episode.states is not None:
-        infos["state"] = episode.states
+        infos[STATE] = episode.states
+
+
+def _read_episode(group: h5py.Group, info: DatasetInfo, place: str) -> Episode:
+    length = int(group.attrs["total_steps"])
+    infos = {name: _read(group, f"infos/{name}", (length + 1,), place)[1:] for name in group["infos"] if name != STATE}
+    return Episode(
+        observations=_read(group, "observations", (length + 1, info.observation_dim), place),
+        actions=_read(group, "actions", (length, info.action_dim), place),
+        rewards=_read(group, "rewards", (length,), place),
+        costs=infos.pop("cost"),
+        cost_terms=infos,
+        terminations=_read(group, "terminations", (length,), place),
+        truncations=_read(group, "truncations", (length,), place),
+        seed=int(group.attrs["seed"]),
+        policy=str(group.attrs["behaviour_policy"]),
+        states=group["infos"][STATE][()] if STATE in group["infos"] else None,
+    )
 
 
 def _update_digest(digest, episode: Episode) -> None:
     digest.update(f"{episode.seed} {episode.policy} {episode.n_steps}".encode())
     arrays: list[np.ndarray] = [episode.observations, episode.actions, episode.rewards, episode.costs]
-    arrays += [episode.terminations, episode.truncations, *episode.cost_terms.values()]
+    arrays += [episode.terminations, episode.truncations]
+    arrays += [episode.cost_terms[name] for name in sorted(episode.cost_terms)]
     for values in arrays:
         digest.update(np.ascontiguousarray(values).data)
 

@@ -15,8 +15,10 @@ import pytest
 from samples import DATASET, TASK, make_dataset, make_episode
 
 from feedbackgen.episodes import (
+    content_fingerprint,
     dataset_info,
     episode_returns,
+    iterate_episodes,
     list_datasets,
     load_outcomes,
     load_trajectories,
@@ -247,3 +249,16 @@ def test_observations_of_another_task_are_refused():
 def test_no_episode_at_all_is_refused():
     with pytest.raises(DataError, match="expected at least one episode, got none"):
         write_dataset(DATASET, [], task=TASK)
+
+
+def test_episodes_come_back_whole_and_give_the_stated_fingerprint():
+    states = np.arange(41.0 * 3).reshape(41, 3)
+    written = [replace(make_episode(0), states=states), make_episode(1, unsafe=True)]
+    info = write_dataset(DATASET, written, task=TASK)
+    for before, after in zip(written, iterate_episodes(DATASET), strict=True):
+        assert after.cost_terms.keys() == before.cost_terms.keys()
+        np.testing.assert_array_equal(after.observations, before.observations)
+        np.testing.assert_array_equal(after.costs, before.costs)
+        assert (after.seed, after.policy, after.states is None) == (before.seed, before.policy, before.states is None)
+    np.testing.assert_array_equal(next(iterate_episodes(DATASET)).states, states)
+    assert content_fingerprint(DATASET) == info.fingerprint
