@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from feedbackgen.behaviour import list_policies
+from feedbackgen.cluster import play_on_cluster, require_answer
 from feedbackgen.episodes import DatasetInfo, dataset_info, datasets_root, write_dataset
 from feedbackgen.errors import DataError, OutputExists, StoreError
 from feedbackgen.files import refuse_existing, writing_to
@@ -31,6 +32,7 @@ def collect(
     recipe: Recipe,
     *,
     workers: int = 1,
+    ray: str | None = None,
     resume: bool = False,
     force: bool = False,
     root: Path | None = None,
@@ -41,6 +43,7 @@ def collect(
     Args:
         recipe: what to collect.
         workers: processes, each with environments of its own.
+        ray: address of a Ray cluster that plays the episodes instead.
         resume: go on with what an interrupted run of the same recipe left; a run that had ended is left as it is.
         force: replace a dataset of that id.
         root: instead of Minari's.
@@ -50,7 +53,7 @@ def collect(
         OutputExists: the dataset, or another run of it, is there.
         DataError: a policy cannot meet the recipe's cost cap, the simulator failed, or values that are not finite
             came up.
-        StoreError: the disk is full, the place cannot be written, or a worker died.
+        StoreError: the disk is full, the place cannot be written, a worker died, or no Ray cluster answers.
     """
     target = (root or datasets_root()) / recipe.dataset_id
     partial = target.with_name(f".{target.name}.partial")
@@ -59,6 +62,8 @@ def collect(
         return dataset_info(target)
     refuse_existing(target, force=force)
     jobs = list_jobs(recipe)  # a bad name must fail before anything is written
+    if ray is not None:
+        require_answer(ray)
     with writing_to(target), _only_writer(partial):
         refuse_existing(target, force=force)  # another writer may have ended just now
         _prepare(partial, recipe, resume)
@@ -66,7 +71,7 @@ def collect(
             (partial / REPLACES).touch()
         quality = {info.name: (info.return_, info.cost_return) for info in list_policies(recipe.task)}
         # Closed at once on an error, lest workers go on.
-        with closing(_episodes(partial, recipe, jobs, workers, progress)) as episodes:
+        with closing(_episodes(partial, recipe, jobs, ray or workers, progress)) as episodes:
             info = write_dataset(
                 recipe.dataset_id,
                 episodes,
@@ -82,9 +87,12 @@ def collect(
 
 
 def _episodes(
-    folder: Path, recipe: Recipe, jobs: list[Job], workers: int, progress: Callable[[int, int], None] | None
+    folder: Path, recipe: Recipe, jobs: list[Job], players: int | str, progress: Callable[[int, int], None] | None
 ) -> Generator[Episode, None, None]:
-    """All episodes in the order of the dataset, each as soon as it and those before it are there."""
+    """All episodes in the order of the dataset, each as soon as it and those before it are there.
+
+    Those who play are so many processes, or the Ray cluster of that address.
+    """
     todo = [job for job in jobs if not shard_path(folder, job).is_file()]
     n_done = len(jobs) - len(todo)
 
@@ -95,7 +103,12 @@ def _episodes(
             progress(n_done, len(jobs))
 
     report(0)
-    work = _work_alone(folder, recipe, todo, report) if workers == 1 else _share(folder, recipe, todo, workers, report)
+    if isinstance(players, str):
+        work = _send_out(folder, recipe, todo, players, report)
+    elif players == 1:
+        work = _work_alone(folder, recipe, todo, report)
+    else:
+        work = _share(folder, recipe, todo, players, report)
     with closing(work):
         for job in jobs:
             while not shard_path(folder, job).is_file():
@@ -118,6 +131,15 @@ def _share(folder: Path, recipe: Recipe, jobs: list[Job], workers: int, report: 
         futures = [pool.submit(_play_into, folder, recipe, part) for part in split_jobs(jobs, workers)]
         for future in as_completed(futures):
             report(future.result())
+            yield True
+
+
+def _send_out(folder: Path, recipe: Recipe, jobs: list[Job], ray: str, report: Report) -> Generator[bool, None, None]:
+    with closing(play_on_cluster(ray, recipe, jobs)) as parts:
+        for part in parts:
+            for job, shard in part:
+                write_shard(folder, job, shard)
+            report(len(part))
             yield True
 
 

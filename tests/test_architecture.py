@@ -16,6 +16,7 @@ SINGLE_IMPORTERS = {
     "zarr": "feedbackgen/store.py",
     "minari": "feedbackgen/episodes.py",
     "h5py": "feedbackgen/episodes.py",
+    "ray": "feedbackgen/cluster.py",
     "safety_gymnasium": "feedbackgen/environments/",
     "mujoco": "feedbackgen/environments/",
     "stable_baselines3": "feedbackgen/behaviour/training.py",
@@ -71,7 +72,7 @@ def loaded_after(code: str) -> set[str]:
 
 def test_feedbackgen_imports_neither_torch_nor_the_simulator():
     modules = "feedbackgen, feedbackgen.collect, feedbackgen.label, feedbackgen.store, feedbackgen.behaviour"
-    assert not loaded_after(f"import {modules}") & {"torch", "mujoco", "safety_gymnasium", "matplotlib"}
+    assert not loaded_after(f"import {modules}") & {"torch", "mujoco", "safety_gymnasium", "matplotlib", "ray"}
 
 
 def test_the_commands_help_imports_nothing_heavy():

@@ -24,6 +24,9 @@ def collect(
     seed: Annotated[int | None, typer.Option(help="Fixes every draw; default 0, or the recipe's.")] = None,
     name: Annotated[str | None, typer.Option(help="Dataset feedbackgen/TASK/NAME-v0; default custom.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Instead: play on the Ray cluster of this head node.")
+    ] = None,
     state: Annotated[bool, typer.Option("--state", help="Also store the simulator's state at each step.")] = False,
     cost_cap: Annotated[float | None, typer.Option(help="Draw an episode above this cost again.")] = None,
     max_episode_steps: Annotated[int | None, typer.Option(help="Truncate episodes earlier than the task does.")] = None,
@@ -42,6 +45,8 @@ def collect(
         raise typer.BadParameter("give either TASK or --recipe")
     if recipe is not None and policy:
         raise typer.BadParameter("--policy goes with TASK; a recipe names its own policies")
+    if ray is not None and workers > 1:
+        raise typer.BadParameter("give either --workers or --ray; a cluster uses all its CPUs")
     if task is not None and (episodes is None or not policy):
         raise typer.BadParameter("TASK needs -n EPISODES and at least one --policy; `fbgen policies TASK` lists them")
 
@@ -67,7 +72,7 @@ def collect(
     if state:
         chosen = replace(chosen, record_states=True)
     with progress_bar("episodes", show_progress) as progress:
-        info = collect_dataset(chosen, workers=workers, resume=resume, force=force, progress=progress)
+        info = collect_dataset(chosen, workers=workers, ray=ray, resume=resume, force=force, progress=progress)
     _show_dataset(info, episode_returns(info.path), plot)
 
 

@@ -136,6 +136,7 @@ def doctor() -> None:
         "train": ("torch", "safetensors", "tensorboard"),
         "zoo": ("stable_baselines3",),
         "plot": ("matplotlib",),
+        "ray": ("ray",),
         "video": ("imageio", "imageio_ffmpeg"),
     }
     packages = ("feedbackgen", "numpy", "gymnasium", "minari", "zarr", "mujoco", "safety-gymnasium", "torch")
