@@ -23,7 +23,7 @@ from minari.serialization import serialize_space
 from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
 from feedbackgen.provenance import versions
-from feedbackgen.tasks import get_task
+from feedbackgen.tasks import TASKS, Task, get_task
 from feedbackgen.types import Episode, FloatArray, IntArray, Outcomes, Trajectories, require_finite
 
 FORMAT_VERSION = 1
@@ -52,6 +52,9 @@ class DatasetInfo:
     action_dim: int
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    environment: str  # Gymnasium id
+    has_costs: bool  # False: imported from data that tells none
+    source: dict[str, Any]  # where imported episodes come from
     recipe: str  # TOML
     versions: dict[str, str]
 
@@ -87,10 +90,11 @@ def write_dataset(
     dataset_id: str,
     episodes: Iterable[Episode],
     *,
-    task: str,
+    task: str | Task,
     description: str = "",
     recipe: str = "",
     policy_quality: Mapping[str, tuple[float, float]] | None = None,
+    source: Mapping[str, Any] | None = None,
     root: Path | None = None,
     force: bool = False,
 ) -> DatasetInfo:
@@ -99,10 +103,11 @@ def write_dataset(
     Args:
         dataset_id: ``namespace/.../name-v0``.
         episodes: in the order of their Minari ids.
-        task: the task they were collected in.
+        task: the task they were collected in; a `Task` itself where it is none of the registry's.
         description: one sentence for people.
         recipe: TOML that rebuilds the dataset.
         policy_quality: measured mean return and cost return of behaviour policies, where known.
+        source: where imported episodes come from.
         root: instead of `datasets_root`.
         force: replace a dataset of that id.
 
@@ -113,7 +118,7 @@ def write_dataset(
     """
     if not DATASET_ID.fullmatch(dataset_id):
         raise DataError(f"dataset id {dataset_id!r}: expected letters, digits, - and _ in parts, ending in -v<number>")
-    known = get_task(task)
+    known = task if isinstance(task, Task) else get_task(task)
     target = (root or datasets_root()) / dataset_id
     with complete_or_absent(target, force=force) as draft:
         data = draft / "data"
@@ -121,6 +126,8 @@ def write_dataset(
         digest = hashlib.sha256()
         returns, costs, lengths, policies = [], [], [], []
         action_dtype: Any = None
+        observation_dtype: Any = None
+        has_costs = True
         with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
             for index, episode in enumerate(episodes):
                 _require_shapes(episode, known.observation_dim, known.action_dim, f"episode {index}")
@@ -130,17 +137,15 @@ def write_dataset(
                 costs.append(episode.cost_return)
                 lengths.append(episode.n_steps)
                 policies.append(episode.policy)
-                action_dtype = episode.actions.dtype
+                if index == 0:
+                    has_costs = episode.has_costs
+                    action_dtype, observation_dtype = episode.actions.dtype, episode.observations.dtype
+                elif episode.has_costs != has_costs:
+                    raise DataError(f"episode {index}: costs of all episodes are expected, or of none")
         if not returns:
             raise DataError(f"dataset {dataset_id}: expected at least one episode, got none")
-        space = Box(-np.inf, np.inf, (known.observation_dim,), np.float64)
+        space = Box(-np.inf, np.inf, (known.observation_dim,), observation_dtype)
         low, high = (np.array(bound, dtype=action_dtype) for bound in (known.action_low, known.action_high))
-        specification = EnvSpec(
-            id=known.gymnasium_id,
-            entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
-            kwargs={"task": task},
-            max_episode_steps=None,
-        ).to_json()
         metadata = {
             "total_episodes": len(returns),
             "total_steps": int(sum(lengths)),
@@ -148,28 +153,33 @@ def write_dataset(
             "jpeg_encoding": False,
             "observation_space": serialize_space(space),
             "action_space": serialize_space(Box(low, high, dtype=action_dtype)),
-            "env_spec": specification,
-            "eval_env_spec": specification,
+            **_specifications(known),
             "dataset_id": dataset_id,
             "minari_version": MINARI_VERSION,
             "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
             "description": description,
-            "algorithm_name": "feedbackgen behaviour policies",
+            "algorithm_name": "unknown" if source else "feedbackgen behaviour policies",
             "ref_min_score": min(returns),
             "ref_max_score": max(returns),
             "cost_limit": known.default_cost_limit,
             "fbgen": {
                 "format_version": FORMAT_VERSION,
-                "task": task,
+                "task": known.name,
+                "environment": known.gymnasium_id,
                 "fingerprint": digest.hexdigest(),
                 "horizon": known.horizon,
                 "cost_limit": known.default_cost_limit,
+                "observation_dim": known.observation_dim,
+                "action_low": list(known.action_low),
+                "action_high": list(known.action_high),
                 "return_min": min(returns),
                 "return_max": max(returns),
-                "cost_max": max(costs),
+                "has_costs": has_costs,
+                "cost_max": max(costs) if has_costs else None,
+                "source": dict(source or {}),
                 "recipe": recipe,
                 "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
-                "policies": _summarise_policies(policies, returns, costs),
+                "policies": _summarise_policies(policies, returns, costs if has_costs else None),
                 "versions": versions(),
             },
         }
@@ -194,21 +204,24 @@ def dataset_info(dataset: str | Path) -> DatasetInfo:
         raise DataError(
             f"dataset {dataset}: format version {own.get('format_version')}, this release reads {FORMAT_VERSION}"
         )
-    task = get_task(own["task"])
+    facts = ("horizon", "cost_limit", "observation_dim", "action_low", "action_high", "has_costs", "source")
+    missing = [name for name in facts if name not in own]
+    if missing:
+        raise DataError(f"dataset {dataset}: its metadata lacks {', '.join(missing)}; collect it again")
     return DatasetInfo(
         dataset_id=metadata["dataset_id"],
         path=path,
         n_episodes=metadata["total_episodes"],
         n_steps=metadata["total_steps"],
-        observation_dim=task.observation_dim,
-        action_dim=task.action_dim,
-        action_low=task.action_low,
-        action_high=task.action_high,
+        action_dim=len(own["action_low"]),
+        action_low=tuple(own["action_low"]),
+        action_high=tuple(own["action_high"]),
+        cost_max=own["cost_max"] if own["has_costs"] else np.nan,
         **{
             key: own[key]
             for key in (
-                "task", "fingerprint", "horizon", "cost_limit", "return_min", "return_max", "cost_max",
-                "recipe", "versions",
+                "task", "environment", "fingerprint", "horizon", "cost_limit", "observation_dim",
+                "return_min", "return_max", "has_costs", "source", "recipe", "versions",
             )
         },
     )  # fmt: skip
@@ -241,7 +254,7 @@ def load_trajectories(dataset: str | Path, *, with_rewards: bool) -> Trajectorie
         terminations[steps] = _read(group, "terminations", (length,), place)
         if with_rewards:
             rewards[steps] = _read(group, "rewards", (length,), place)
-            costs[steps] = _read(group, "infos/cost", (length + 1,), place)[1:]
+            costs[steps] = _read_costs(info, group, length, place)
             policies.append(str(_attribute(group, "behaviour_policy", place)))
     return Trajectories(
         observations=observations,
@@ -268,7 +281,7 @@ def load_outcomes(dataset: str | Path) -> Outcomes:
         starts[index + 1] = steps.stop
         length = steps.stop - steps.start
         rewards[steps] = _read(group, "rewards", (length,), place)
-        costs[steps] = _read(group, "infos/cost", (length + 1,), place)[1:]
+        costs[steps] = _read_costs(info, group, length, place)
     return Outcomes(rewards=rewards, costs=costs, starts=starts)
 
 
@@ -299,12 +312,12 @@ def content_fingerprint(dataset: str | Path) -> str:
 
 
 def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
-    """Return, cost return and behaviour policy of each episode, from its attributes alone."""
+    """Return, cost return (NaN where none is told) and behaviour policy of each episode, from its attributes alone."""
     info = dataset_info(dataset)
     with _open_hdf5(info.path) as file:
         attributes = [dict(file[f"episode_{index}"].attrs) for index in range(info.n_episodes)]
     returns = np.array([float(episode["rewards_sum"]) for episode in attributes])
-    costs = np.array([float(episode["cost_sum"]) for episode in attributes])
+    costs = np.array([float(episode.get("cost_sum", np.nan)) for episode in attributes])
     return returns, costs, tuple(str(episode["behaviour_policy"]) for episode in attributes)
 
 
@@ -320,10 +333,12 @@ def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple
     group = file.create_group(f"episode_{index}")
     group.attrs["id"] = index
     group.attrs["total_steps"] = episode.n_steps
-    group.attrs["seed"] = episode.seed
+    if episode.seed >= 0:
+        group.attrs["seed"] = episode.seed
     group.attrs["behaviour_policy"] = episode.policy
     group.attrs["rewards_sum"] = episode.return_
-    group.attrs["cost_sum"] = episode.cost_return
+    if episode.has_costs:
+        group.attrs["cost_sum"] = episode.cost_return
     if quality is not None:
         group.attrs["policy_return"], group.attrs["policy_cost_return"] = quality
     group["observations"] = episode.observations
@@ -332,7 +347,8 @@ def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple
     group["terminations"] = episode.terminations
     group["truncations"] = episode.truncations
     infos = group.create_group("infos")
-    for name, values in {"cost": episode.costs, **episode.cost_terms}.items():
+    told = {"cost": episode.costs} if episode.has_costs else {}
+    for name, values in {**told, **episode.cost_terms}.items():
         infos[name] = np.concatenate([[0.0], np.float64(values)])
     if episode.states is not None:
         infos[STATE] = episode.states
@@ -345,11 +361,11 @@ def _read_episode(group: h5py.Group, info: DatasetInfo, place: str) -> Episode:
         observations=_read(group, "observations", (length + 1, info.observation_dim), place),
         actions=_read(group, "actions", (length, info.action_dim), place),
         rewards=_read(group, "rewards", (length,), place),
-        costs=infos.pop("cost"),
+        costs=infos.pop("cost") if info.has_costs else np.full(length, np.nan),
         cost_terms=infos,
         terminations=_read(group, "terminations", (length,), place),
         truncations=_read(group, "truncations", (length,), place),
-        seed=int(group.attrs["seed"]),
+        seed=int(group.attrs.get("seed", -1)),
         policy=str(group.attrs["behaviour_policy"]),
         states=group["infos"][STATE][()] if STATE in group["infos"] else None,
     )
@@ -364,13 +380,26 @@ def _update_digest(digest, episode: Episode) -> None:
         digest.update(np.ascontiguousarray(values).data)
 
 
-def _summarise_policies(policies: list[str], returns: list[float], costs: list[float]) -> dict[str, dict]:
+def _specifications(task: Task) -> dict[str, str]:
+    """How Minari makes the environment again; nothing for a task that only imported data knows."""
+    if task.name not in TASKS:
+        return {}
+    specification = EnvSpec(
+        id=task.gymnasium_id,
+        entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
+        kwargs={"task": task.name},
+        max_episode_steps=None,
+    ).to_json()
+    return {"env_spec": specification, "eval_env_spec": specification}
+
+
+def _summarise_policies(policies: list[str], returns: list[float], costs: list[float] | None) -> dict[str, dict]:
     names = np.array(policies)
     return {
         name: {
             "episodes": int(np.sum(names == name)),
             "return": float(np.array(returns)[names == name].mean()),
-            "cost": float(np.array(costs)[names == name].mean()),
+            "cost": None if costs is None else float(np.array(costs)[names == name].mean()),
         }
         for name in dict.fromkeys(policies)
     }
@@ -433,6 +462,13 @@ def _read(group: h5py.Group, name: str, shape: tuple[int, ...], place: str) -> n
         raise DataError(f"{place}, {name}: expected shape {shape}, got {values.shape}")
     require_finite(f"{place}, {name}", values)
     return values
+
+
+def _read_costs(info: DatasetInfo, group: h5py.Group, length: int, place: str) -> FloatArray:
+    """The cost of each step, (T,), or NaN throughout where the dataset tells none."""
+    if not info.has_costs:
+        return np.full(length, np.nan)
+    return _read(group, "infos/cost", (length + 1,), place)[1:]
 
 
 def _attribute(group: h5py.Group, name: str, place: str) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from feedbackgen.store import (
     feedback_path,
     write_feedback,
 )
-from feedbackgen.tasks import get_task
 from feedbackgen.teacher import (
     DEFAULT_BETA,
     UNSAFE,
@@ -125,6 +124,8 @@ def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME,
     path = feedback_path(dataset, name)
     refuse_existing(path, force=force)
     info = dataset_info(dataset)
+    if not info.has_costs:
+        config = _without_safety(config, info.dataset_id)
     cost_limit = float(info.cost_limit if config.cost_limit is None else config.cost_limit)
     feedback = label_trajectories(
         load_outcomes(dataset),
@@ -136,7 +137,7 @@ def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME,
             "dataset_id": info.dataset_id,
             "dataset_fingerprint": info.fingerprint,
             "task": info.task,
-            "environment": get_task(info.task).gymnasium_id,
+            "environment": info.environment,
             "versions": versions(("feedbackgen", "numpy", "zarr")),
         },
     )
@@ -251,6 +252,16 @@ def label_trajectories(
             },
         },
     )
+
+
+def _without_safety(config: LabelConfig, dataset: str) -> LabelConfig:
+    """Preferences alone, for a dataset that tells no costs."""
+    if config.n_safety or config.unsafe_share is not None:
+        raise DataError(
+            f"safety labels: {dataset} was imported without costs; leave --safety-labels and --unsafe-share out "
+            "to ask for preferences alone"
+        )
+    return replace(config, n_safety=0)
 
 
 def _beta(

@@ -34,6 +34,7 @@ class Task:
     dsrl: DsrlDataset | None
     cost_limits: tuple[float, ...] = (20.0, 40.0, 80.0)  # per episode; DSRL's
     default_cost_limit: float = 25.0  # per episode; upstream's
+    environment: str = ""  # Gymnasium id, where it is not that of upstream's twin
 
     @property
     def action_dim(self) -> int:
@@ -42,7 +43,7 @@ class Task:
     @property
     def gymnasium_id(self) -> str:
         name, _, version = self.name.partition("-")
-        return f"{name}Gymnasium-{version}"
+        return self.environment or f"{name}Gymnasium-{version}"
 
 
 def get_task(name: str) -> Task:

@@ -16,6 +16,8 @@ BoolArray = NDArray[np.bool_]
 class Episode:
     """One episode. ``T`` steps; observations and states have one row more.
 
+    Costs are NaN throughout where data made elsewhere tells none.
+
     Raises:
         DataError: an array has a wrong shape or holds a value that is not finite.
     """
@@ -27,7 +29,7 @@ class Episode:
     cost_terms: dict[str, FloatArray] = field(default_factory=dict)  # upstream's name -> (T,)
     terminations: BoolArray  # (T,)
     truncations: BoolArray  # (T,)
-    seed: int  # given to reset
+    seed: int  # given to reset; -1 where data made elsewhere tells none
     policy: str  # behaviour policy id
     states: FloatArray | None = None  # (T + 1, S), simulator states
 
@@ -49,11 +51,16 @@ class Episode:
         if self.actions.ndim != 2:
             raise DataError(f"actions: expected shape (T, A), got {self.actions.shape}")
         for name, values in (steps | rows | {"actions": self.actions}).items():
-            require_finite(name, values)
+            if name != "costs" or self.has_costs:
+                require_finite(name, values)
 
     @property
     def n_steps(self) -> int:
         return len(self.actions)
+
+    @property
+    def has_costs(self) -> bool:
+        return not np.isnan(self.costs).all()
 
     @property
     def return_(self) -> float:
@@ -68,7 +75,8 @@ class Episode:
 class Trajectories:
     """A whole dataset in flat memory: the steps of episode ``i`` are ``starts[i]:starts[i + 1]``.
 
-    ``rewards`` and ``costs`` are None when opened for a learner, who may never see them.
+    ``rewards`` and ``costs`` are None when opened for a learner, who may never see them. Costs are NaN throughout where
+    the dataset tells none.
     """
 
     observations: FloatArray  # (n_steps, O), the observation before each step

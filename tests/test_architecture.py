@@ -14,8 +14,8 @@ FILES = {path: package for package, folder in PACKAGES.items() for path in folde
 MAY_IMPORT = {"feedbackgen": set(), "presa": {"feedbackgen"}, "fbgen": {"feedbackgen", "presa"}}
 SINGLE_IMPORTERS = {
     "zarr": "feedbackgen/store.py",
-    "minari": "feedbackgen/episodes.py",
-    "h5py": "feedbackgen/episodes.py",
+    "minari": ("feedbackgen/episodes.py", "feedbackgen/interop/"),
+    "h5py": ("feedbackgen/episodes.py", "feedbackgen/interop/"),
     "ray": "feedbackgen/cluster.py",
     "safety_gymnasium": "feedbackgen/environments/",
     "mujoco": "feedbackgen/environments/",

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from fbgen.data import collect, inspect, label
+from fbgen.exchange import export, imports
 from fbgen.learn import evaluate, report, train
 from fbgen.world import doctor, policies, tasks
 
@@ -18,9 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
 )
-for command in (tasks, collect, label, train, evaluate, report, inspect, doctor):
+for command in (tasks, collect, label, train, evaluate, report, inspect, export, doctor):
     app.command()(command)
 app.add_typer(policies, name="policies")
+app.add_typer(imports, name="import")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from feedbackgen.episodes import write_dataset
+from feedbackgen.episodes import load_outcomes, write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError
 from feedbackgen.label import LabelConfig, label, label_trajectories
 from feedbackgen.provenance import folder_hash
@@ -281,3 +281,18 @@ def test_feedback_beside_the_trajectories_does_not_disturb_minari(dataset):
 
     label(Path(minari.storage.get_dataset_path(dataset)), SMALL)
     assert minari.load_dataset(dataset).total_episodes == 5
+
+
+def test_a_dataset_without_costs_is_asked_for_preferences_alone():
+    episodes = [
+        dataclasses.replace(episode, costs=np.full(episode.n_steps, np.nan))
+        for episode in (make_episode(index) for index in range(4))
+    ]
+    info = write_dataset(DATASET, episodes, task=TASK.name)
+    assert not info.has_costs and np.isnan(load_outcomes(DATASET).costs).all()
+    label(DATASET, LabelConfig(n_pairs=20, segment_length=8))
+    feedback = open_feedback(DATASET)
+    assert len(feedback.preferences) == 20 and len(feedback.safety) == 0
+    for asked in ({"n_safety": 5}, {"unsafe_share": 0.5}):
+        with pytest.raises(DataError, match="imported without costs; leave --safety-labels and --unsafe-share out"):
+            label(DATASET, LabelConfig(n_pairs=20, segment_length=8, **asked), name="other")

@@ -1,0 +1,72 @@
+"""``fbgen import``, ``fbgen export``: data and feedback from and to other people's formats."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbgen.data import Force
+from fbgen.show import print_pairs, say
+
+DatasetId = Annotated[str | None, typer.Option(help="Minari id to store it under.")]
+Task = Annotated[str | None, typer.Option(help="The registry's or DSRL's name, or one of your own with --horizon.")]
+Horizon = Annotated[int | None, typer.Option(help="Steps of an episode, for a task of your own.")]
+CostLimit = Annotated[float | None, typer.Option(help="Per episode; default the task's.")]
+DropTail = Annotated[bool, typer.Option("--drop-tail", help="Leave out steps after the last flag.")]
+
+imports = typer.Typer(no_args_is_help=True, help="Make a dataset of another format's file.")
+
+
+@imports.command("dsrl")
+def import_dsrl(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An HDF5 file of DSRL's layout.")],
+    task: Task = None,
+    horizon: Horizon = None,
+    cost_limit: CostLimit = None,
+    dataset_id: DatasetId = None,
+    drop_tail: DropTail = False,
+    force: Force = False,
+) -> None:
+    """Import a DSRL file; its 38 names say which task it is.
+
+    fbgen import dsrl SafetyPointCircle1Gymnasium-v0-200-1098.hdf5
+    """
+    from feedbackgen.interop.dsrl import import_dsrl as read
+    from feedbackgen.interop.foreign import ForeignTask
+
+    asked = ForeignTask(name=task, horizon=horizon, cost_limit=cost_limit)
+    _show(read(file, asked, dataset_id=dataset_id, drop_tail=drop_tail, force=force))
+
+
+def export(
+    what: Annotated[str, typer.Argument(metavar="X", help="A dataset, or feedback: DATASET/NAME or a .zarr path.")],
+    format_: Annotated[str, typer.Option("--format", help="dsrl.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder to write; dsrl has a place of its own.")] = None,
+    force: Force = False,
+) -> None:
+    """Write a dataset or feedback in another format, with its conventions.
+
+    fbgen export feedbackgen/SafetyPointCircle1-v0/mixed-v0 --format dsrl --out data.hdf5
+    """
+    from feedbackgen.interop.exports import export as write
+
+    print(write(what, format_, out, force=force))
+
+
+def _show(imported) -> None:
+    info = imported.info
+    for note in imported.notes:
+        say(note)
+    pairs: dict[str, object] = {
+        "dataset": info.dataset_id,
+        "path": info.path,
+        "task": info.task,
+        "episodes": info.n_episodes,
+        "steps": info.n_steps,
+        "returns": f"{info.return_min:.2f} to {info.return_max:.2f}",
+        "costs": f"up to {info.cost_max:g}, limit {info.cost_limit:g}" if info.has_costs else "none told",
+        "fingerprint": info.fingerprint[:16],
+    }
+    if imported.feedback is not None:
+        pairs["feedback"] = imported.feedback
+    print_pairs(pairs)
