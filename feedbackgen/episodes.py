@@ -311,6 +311,19 @@ def content_fingerprint(dataset: str | Path) -> str:
     return digest.hexdigest()
 
 
+def iterate_steps(dataset: str | Path) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Observations, (T, O), and actions, (T, A), of one episode after the other; no rewards and no costs.
+
+    Raises:
+        DataError: the file is truncated, lacks episodes, or holds a wrong shape or a value not finite.
+    """
+    info = dataset_info(dataset)
+    for _, group, steps, place in _episodes(info):
+        length = steps.stop - steps.start
+        observations = _read(group, "observations", (length + 1, info.observation_dim), place)
+        yield observations[:-1], _read(group, "actions", (length, info.action_dim), place)
+
+
 def episode_returns(dataset: str | Path) -> tuple[FloatArray, FloatArray, tuple[str, ...]]:
     """Return, cost return (NaN where none is told) and behaviour policy of each episode, from its attributes alone."""
     info = dataset_info(dataset)

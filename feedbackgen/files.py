@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all."""
 
+import os
 import shutil
 import signal
 import threading
@@ -8,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from feedbackgen.errors import OutputExists, StoreError
+
+
+def cache_root() -> Path:
+    """For what can be made or fetched anew: ``$FEEDBACKGEN_CACHE``, or ``feedbackgen`` in ``~/.cache`` or its like."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FEEDBACKGEN_CACHE") or Path(base) / "feedbackgen")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.nn.utils import skip_init
 
 from feedbackgen.errors import RecipeError
 from feedbackgen.seeding import derived_seed
+from presa.mapped import MappedRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,9 @@ class GaussianPolicy(nn.Module):
 
 
 @torch.no_grad()
-def log_probs(policy: GaussianPolicy, observations: Tensor, actions: Tensor, chunk: int = 16384) -> Tensor:
+def log_probs(
+    policy: GaussianPolicy, observations: Tensor | MappedRows, actions: Tensor | MappedRows, chunk: int = 16384
+) -> Tensor:
     """Log-density of every step of a dataset, without gradient, (n_steps,)."""
     parts = zip(observations.split(chunk), actions.split(chunk), strict=True)
     return torch.cat([policy.log_prob(*part) for part in parts])

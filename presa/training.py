@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from feedbackgen.episodes import dataset_info, load_trajectories
+from feedbackgen.episodes import dataset_info
 from feedbackgen.errors import DataError, MissingDependency, OutputExists, RecipeError, StoreError
 from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
 from feedbackgen.store import open_feedback, resolve_feedback
 from presa.algorithms import bc, bc_safe, presa, reference
-from presa.batch import LearningData, feedback_hash, learning_data
+from presa.batch import LearningData, dataset_learning_data, feedback_hash
 from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, save_state
 from presa.cloning import BLOCK
 from presa.configuration import configuration_text, configured, read_configuration
@@ -66,6 +66,7 @@ def train(
     out: Path | None = None,
     resume: bool = False,
     force: bool = False,
+    mapped: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train a policy from a feedback store and the dataset it belongs to.
@@ -79,6 +80,7 @@ def train(
         out: the run folder; left out, ``runs/<task>/<feedback>-<method>-<preset>-seed<seed>``.
         resume: go on with an interrupted run.
         force: replace the run.
+        mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
         progress: called after each block of updates.
 
     Returns:
@@ -99,8 +101,7 @@ def train(
         out = Path("runs") / info.task / f"{store.stem}-{method}-{preset}-seed{seed}"
     if not resume and not force:
         _refuse_existing(out)
-    trajectories = load_trajectories(info.path, with_rewards=False)
-    batch = learning_data(trajectories, labels, np.array(info.action_low), np.array(info.action_high))
+    batch = dataset_learning_data(info, labels, mapped=mapped)
     # The dataset's returns are for whoever evaluates; the learner gets `batch` alone.
     provenance = {
         "method": method,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples import make_dataset
 
 ROOT = Path(__file__).parents[1]
 FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
@@ -38,6 +39,22 @@ def test_the_readmes_tour_runs_as_it_stands():
 def test_the_python_of_the_environments_page_runs():
     for code in blocks(ROOT / "docs" / "environments.md", "python"):
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
+def test_the_loops_of_the_loading_page_run_on_a_small_dataset(tmp_path, monkeypatch):
+    make_dataset(dataset_id="feedbackgen/SafetyPointCircle1-v0/tour-v0")
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "loading.md"
+    commands = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        arguments += SHORT if arguments[0] == "train" else []
+        subprocess.run([*FBGEN, *arguments], check=True, capture_output=True)
+    code = "\n".join(blocks(page, "python"))
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    loop = blocks(page, "python")[0].strip().splitlines()
+    assert len([line for line in loop if line]) == 5
 
 
 def test_the_readmes_two_commands_are_targets_of_the_makefile():

@@ -23,6 +23,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
+    mapped: Annotated[bool, typer.Option("--mapped", help="Data larger than memory: leave it on disk.")] = False,
     show_progress: ShowProgress = None,
 ) -> None:
     """Train a policy on feedback alone.
@@ -54,6 +55,7 @@ def train(
             out=out,
             resume=resume,
             force=force,
+            mapped=mapped,
             progress=progress,
         )
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):

@@ -167,6 +167,15 @@ def test_what_only_the_teacher_knows_changes_nothing(store, tmp_path):
     assert (before / "policy.safetensors").read_bytes() == (after / "policy.safetensors").read_bytes()
 
 
+def test_steps_left_on_disk_give_the_same_policy(store, tmp_path):
+    overrides = SHORT | {"n_steps": 5, "n_pairs": 8, "n_safety_segments": 8}
+    runs = [
+        train("presa", store, seed=0, overrides=overrides, mapped=mapped, out=tmp_path / f"run{mapped}")
+        for mapped in (False, True)
+    ]
+    assert (runs[0] / "policy.safetensors").read_bytes() == (runs[1] / "policy.safetensors").read_bytes()
+
+
 def test_a_run_is_named_after_task_feedback_method_preset_and_seed(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = train("bc", store, seed=7, overrides={"cloning.n_steps": 1})
