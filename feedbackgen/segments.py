@@ -101,6 +101,34 @@ def segment_sums(values: FloatArray, starts: IntArray, length: int) -> FloatArra
     return sums
 
 
+def discounted_sums(
+    values: FloatArray, starts: IntArray, length: int, *, discount: float, discount_from: str = "end"
+) -> FloatArray:
+    """Discounted sum of ``values`` over each candidate segment, in the order of `enumerate_segments`.
+
+    Args:
+        values: as in `segment_sums`, like ``starts`` and ``length``.
+        discount: per step, in (0, 1].
+        discount_from: step t of H counts ``discount^(H-1-t)`` from the "end", ``discount^t`` from the "start".
+
+    Returns:
+        float64, (n_segments,).
+    """
+    # Sums of 1, 2, 4, ... steps make up those of any length: nothing is subtracted, so nothing cancels.
+    doubled, n_doubled = np.asarray(values, dtype=np.float64), 1
+    sums, n_summed = np.zeros(len(doubled) + 1), 0
+    while n_summed < length:
+        if length & n_doubled:
+            sums = _joined(sums, n_summed, doubled, n_doubled, discount, discount_from)
+            n_summed += n_doubled
+        doubled = _joined(doubled, n_doubled, doubled, n_doubled, discount, discount_from)
+        n_doubled *= 2
+    n_steps = np.diff(starts)
+    n_segments = np.maximum(n_steps - length + 1, 0)
+    within = np.repeat(np.tile([True, False], len(n_steps)), np.stack([n_segments, n_steps - n_segments], 1).ravel())
+    return sums[within[: len(sums)]]
+
+
 def draw_pairs(
     candidates: Candidates,
     n_pairs: int,
@@ -169,6 +197,15 @@ def draw_segments(
         _require_enough(n_wanted, len(stratum), kind)
         drawn.append(stratum[_choose(len(stratum), n_wanted, rng)])
     return rng.permutation(np.concatenate(drawn))
+
+
+def _joined(left, n_left, right, n_right, discount, discount_from):
+    """Sums over ``n_left`` steps and the ``n_right`` steps that follow them, from every step on that has so many."""
+    right = right[n_left:]
+    left = left[: len(right)]
+    if discount_from == "end":
+        return left * discount**n_right + right
+    return left + right * discount**n_left
 
 
 def _draw(n_segments, shape, rng, strata):

@@ -80,13 +80,43 @@ def label(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
     pairs: Annotated[int, typer.Option(help="Preferences to ask for.")] = 10_000,
     segment_length: Annotated[int, typer.Option(help="Steps of a segment.")] = 64,
-    noise: Annotated[float, typer.Option(help="Probability of flipping each label, preference and safety.")] = 0.0,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME[+PARAMETER=X][:SHARE]; repeat to mix. NAME is calibrated (default), oracle, stochastic, myopic, "
+            "mistake, skip, equal, bpref-code or imitation."
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Probability of flipping each label, preference and safety; at most 0.5.")
+    ] = None,
     preference_noise: Annotated[float | None, typer.Option(help="Instead, for preferences alone.")] = None,
     safety_noise: Annotated[float | None, typer.Option(help="Instead, for safety labels alone.")] = None,
-    beta: Annotated[
-        float | None, typer.Option(help="Rationality per standard deviation of differences; inf: none errs.")
+    noise_margin: Annotated[
+        float | None, typer.Option(help="Flips fall to 1/e where returns differ by so many standard deviations.")
+    ] = None,
+    drift: Annotated[
+        float | None, typer.Option(help="A tiring teacher: flips rise by so much from first query to last.")
+    ] = None,
+    miss_rate: Annotated[float | None, typer.Option(help="Probability of calling an unsafe segment safe.")] = None,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Probability of calling a safe segment unsafe.")
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Rationality per --beta-unit; inf: none errs.")] = None,
+    beta_unit: Annotated[
+        str | None, typer.Option(help="deviation (of return differences; calibrated's) or reward.")
     ] = None,
     error_rate: Annotated[float | None, typer.Option(help="Solve for the beta that errs so, before flips.")] = None,
+    discount: Annotated[float | None, typer.Option(help="Myopia: per step, in (0, 1].")] = None,
+    discount_from: Annotated[
+        str | None, typer.Option(help="end: late steps count in full (B-Pref); start: early ones (imitation).")
+    ] = None,
+    skip: Annotated[
+        float | None, typer.Option(help="No answer where both returns are below this share of the mean episode's.")
+    ] = None,
+    equal: Annotated[
+        float | None, typer.Option(help="0.5 where returns differ by less than this share of the mean episode's.")
+    ] = None,
     safety_labels: Annotated[
         int | None, typer.Option(help="Segments with a safety label; default as many as pairs.")
     ] = None,
@@ -108,16 +138,27 @@ def label(
     """
     from feedbackgen.label import LabelConfig
     from feedbackgen.label import label as label_dataset
+    from feedbackgen.presets import DEFAULT_TEACHER
 
     config = LabelConfig(
         n_pairs=pairs,
         n_safety=safety_labels,
         segment_length=segment_length,
+        teachers=tuple(teacher or [DEFAULT_TEACHER]),
         beta=beta,
+        beta_unit=beta_unit,
         error_rate=error_rate,
+        discount=discount,
+        discount_from=discount_from,
+        skip=skip,
+        equal=equal,
         noise=noise,
         preference_noise=preference_noise,
         safety_noise=safety_noise,
+        noise_margin=noise_margin,
+        drift=drift,
+        miss_rate=miss_rate,
+        false_alarm_rate=false_alarm_rate,
         cost_limit=cost_limit,
         safety_threshold=safety_threshold,
         unsafe_share=unsafe_share,

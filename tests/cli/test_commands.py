@@ -129,7 +129,7 @@ def test_what_is_not_there_is_named_in_one_line(fbgen, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--noise", "1.2"], "noise: expected a probability in [0, 1], got 1.2"),
+        (["--noise", "1.2"], "--noise: expected a probability in [0, 0.5], got 1.2"),
         (["--segment-length", "64"], "segment"),
         (["--segment-length", "8", "--safety-threshold", "100"], "unsafe"),
     ],

@@ -6,7 +6,15 @@ from scipy.stats import chi2
 
 from feedbackgen.errors import DataError
 from feedbackgen.seeding import stream
-from feedbackgen.segments import Strata, _distinct, draw_pairs, draw_segments, enumerate_segments, segment_sums
+from feedbackgen.segments import (
+    Strata,
+    _distinct,
+    discounted_sums,
+    draw_pairs,
+    draw_segments,
+    enumerate_segments,
+    segment_sums,
+)
 
 STARTS = np.array([0, 5, 7, 11])  # episodes of 5, 2 and 4 steps
 
@@ -142,3 +150,26 @@ def test_every_ordered_choice_of_segments_is_equally_likely():
 def test_a_pair_that_comes_twice_stays_where_it_came_first():
     pairs = np.array([[1, 2], [5, 6], [2, 1], [3, 4], [5, 6], [1, 2]])
     assert _distinct(pairs, 10).tolist() == [[1, 2], [5, 6], [3, 4]]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 11])
+@pytest.mark.parametrize("discount_from", ["end", "start"])
+def test_discounted_sums_weigh_each_step_by_its_distance(length, discount_from):
+    starts = np.array([0, 5, 7, 18, 20])
+    values = np.random.default_rng(0).normal(size=20)
+    weights = 0.9 ** np.arange(length)
+    weights = weights[::-1] if discount_from == "end" else weights
+    first_steps = [
+        first + t
+        for first, last in itertools.pairwise(starts)
+        for t in range(max(last - first - length + 1, 0))
+    ]  # fmt: skip
+    sums = discounted_sums(values, starts, length, discount=0.9, discount_from=discount_from)
+    assert sums == pytest.approx([values[step : step + length] @ weights for step in first_steps], abs=1e-12)
+
+
+def test_a_recent_step_counts_in_full_and_an_early_one_less():
+    # By hand: 1 * 0.25 + 2 * 0.5 + 4, and 1 + 2 * 0.5 + 4 * 0.25.
+    values, starts = np.array([1.0, 2.0, 4.0]), np.array([0, 3])
+    assert discounted_sums(values, starts, 3, discount=0.5).tolist() == [5.25]
+    assert discounted_sums(values, starts, 3, discount=0.5, discount_from="start").tolist() == [3.0]

@@ -109,7 +109,7 @@ def test_people_and_the_simulated_teacher_merge_into_one_store():
     parts = [open_feedback(f"{DATASET}/{name}") for name in ("human", "simulated")]
     merged = open_feedback(merge_feedback([f"{DATASET}/human", f"{DATASET}/simulated"], "both"))
     assert (len(merged.preferences), len(merged.safety)) == (9 + 30, 9 + 30)
-    assert merged.attributes["annotators"] == [answers.pseudonym(0), "simulated teacher"]
+    assert merged.attributes["annotators"] == [answers.pseudonym(0), *parts[1].attributes["annotators"]]
     assert merged.attributes["source"] == "human+simulated"
     assert merged.preferences.annotator.tolist() == [0] * 9 + [1] * 30
     rows = [
