@@ -57,6 +57,20 @@ def test_the_loops_of_the_loading_page_run_on_a_small_dataset(tmp_path, monkeypa
     assert len([line for line in loop if line]) == 5
 
 
+def test_the_commands_of_the_page_on_other_formats_run_on_a_small_dataset(tmp_path, monkeypatch):
+    make_dataset(dataset_id="feedbackgen/SafetyPointCircle1-v0/tour-v0")
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "interop.md"
+    commands = [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("fbgen ")]
+    label = "fbgen label feedbackgen/SafetyPointCircle1-v0/tour-v0 --pairs 20 --segment-length 8"
+    for command in [label, *commands]:
+        result = subprocess.run([*FBGEN, *shlex.split(command)[1:]], capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+    code = "\n".join(blocks(page, "python"))
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_readmes_two_commands_are_targets_of_the_makefile():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     shown = set(re.findall(r"^make (\w+)", "\n".join(blocks(ROOT / "README.md", "bash")), flags=re.MULTILINE))

@@ -8,6 +8,7 @@ import typer
 from fbgen.data import Force
 from fbgen.show import print_pairs, say
 
+FORMATS = "dsrl, omnisafe, cpl, uni-rlhf, preference-transformer, parquet, torch"
 DatasetId = Annotated[str | None, typer.Option(help="Minari id to store it under.")]
 Task = Annotated[str | None, typer.Option(help="The registry's or DSRL's name, or one of your own with --horizon.")]
 Horizon = Annotated[int | None, typer.Option(help="Steps of an episode, for a task of your own.")]
@@ -38,10 +39,49 @@ def import_dsrl(
     _show(read(file, asked, dataset_id=dataset_id, drop_tail=drop_tail, force=force))
 
 
+@imports.command("omnisafe")
+def import_omnisafe(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An npz file of OmniSafe's layout.")],
+    task: Task = None,
+    horizon: Horizon = None,
+    cost_limit: CostLimit = None,
+    dataset_id: DatasetId = None,
+    drop_tail: DropTail = False,
+    force: Force = False,
+) -> None:
+    """Import an OmniSafe file; its name may begin with the task's.
+
+    fbgen import omnisafe SafetyPointCircle1-v0_data.npz
+    """
+    from feedbackgen.interop.foreign import ForeignTask
+    from feedbackgen.interop.omnisafe import import_omnisafe as read
+
+    asked = ForeignTask(name=task, horizon=horizon, cost_limit=cost_limit)
+    _show(read(file, asked, dataset_id=dataset_id, drop_tail=drop_tail, force=force))
+
+
+@imports.command("cpl")
+def import_cpl(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An npz file of CPL's old layout, with labels.")],
+    task: Task = None,
+    horizon: Horizon = None,
+    dataset_id: DatasetId = None,
+    force: Force = False,
+) -> None:
+    """Import preferences of CPL, IPL or WiseRL: segments become episodes, labels become feedback.
+
+    fbgen import cpl preferences.npz --task SafetyPointCircle1-v0
+    """
+    from feedbackgen.interop.cpl import import_cpl as read
+    from feedbackgen.interop.foreign import ForeignTask
+
+    _show(read(file, ForeignTask(name=task, horizon=horizon), dataset_id=dataset_id, force=force))
+
+
 def export(
     what: Annotated[str, typer.Argument(metavar="X", help="A dataset, or feedback: DATASET/NAME or a .zarr path.")],
-    format_: Annotated[str, typer.Option("--format", help="dsrl.")],
-    out: Annotated[Path | None, typer.Option(help="File or folder to write; dsrl has a place of its own.")] = None,
+    format_: Annotated[str, typer.Option("--format", help=f"One of {FORMATS}.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder to write; dsrl has one of its own.")] = None,
     force: Force = False,
 ) -> None:
     """Write a dataset or feedback in another format, with its conventions.

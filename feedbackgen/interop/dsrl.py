@@ -16,15 +16,9 @@ import numpy as np
 from feedbackgen.episodes import DatasetInfo, dataset_info, iterate_episodes, write_dataset
 from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
-from feedbackgen.interop.foreign import (
-    ForeignTask,
-    Imported,
-    dataset_name,
-    dsrl_name,
-    resolve_task,
-    trajectory_bounds,
-)
-from feedbackgen.types import BoolArray, Episode, IntArray, require_finite
+from feedbackgen.interop.flat import ends_of, flat_episode, require_costs, trajectory_bounds
+from feedbackgen.interop.foreign import ForeignTask, Imported, dataset_name, dsrl_name, resolve_task
+from feedbackgen.types import BoolArray, Episode, IntArray
 
 TABLES = ("observations", "next_observations", "actions")  # (N, width), float32
 NUMBERS = ("rewards", "costs")  # (N,), float32
@@ -105,8 +99,7 @@ def export_dsrl(dataset: str | Path, out: Path | None = None, *, force: bool = F
         StoreError: the disk is full, or the place cannot be written.
     """
     info = dataset_info(dataset)
-    if not info.has_costs:
-        raise DataError(f"dataset {info.dataset_id}: DSRL's layout needs costs, and it was imported without")
+    require_costs(info, "DSRL's layout")
     target = _target(info, out)
     widths = {"observations": info.observation_dim, "next_observations": info.observation_dim}
     widths["actions"] = info.action_dim
@@ -125,8 +118,7 @@ def export_dsrl(dataset: str | Path, out: Path | None = None, *, force: bool = F
             file["costs"][steps] = episode.costs
             file["terminals"][steps] = episode.terminations
             # Readers know a trajectory's end by its flags alone.
-            ends = np.arange(episode.n_steps) == episode.n_steps - 1
-            file["timeouts"][steps] = episode.truncations | (ends & ~episode.terminations)
+            file["timeouts"][steps] = episode.truncations | (ends_of(episode.n_steps) & ~episode.terminations)
             last = steps.stop
     return target
 
@@ -198,27 +190,13 @@ def _episodes(source: h5py.File, flags: dict[str, BoolArray], bounds: IntArray, 
 
 
 def _episode(source: h5py.File, flags: dict[str, BoolArray], steps: slice) -> Episode:
-    observations, following = (_rows(source, name, steps) for name in ("observations", "next_observations"))
-    rewards, costs = (_rows(source, name, steps).astype(np.float64) for name in NUMBERS)
-    # An episode may do without costs, and holds a single next observation.
-    for name, values in (("observations", observations), ("next_observations", following), ("costs", costs)):
-        require_finite(name, values)
-    broken = np.any(following[:-1] != observations[1:], axis=1)
-    if broken.any():
-        step = int(np.argmax(broken))
-        raise DataError(
-            f"next_observations: those of step {step} are not the observations of step {step + 1}; "
-            "a dataset holds one observation between two steps, so flag the break as a timeout"
-        )
-    return Episode(
-        observations=np.concatenate([observations, following[-1:]]),
-        actions=_rows(source, "actions", steps),
-        rewards=rewards,
-        costs=costs,
+    rows = {name: _rows(source, name, steps) for name in (*TABLES, *NUMBERS)}
+    return flat_episode(
+        **rows,
         terminations=flags["terminals"][steps],
         truncations=flags["timeouts"][steps],
-        seed=-1,
         policy="dsrl",
+        following="next_observations",
     )
 
 

@@ -1,11 +1,25 @@
 """The formats a dataset or its feedback can be exported to, by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from feedbackgen.errors import RecipeError
+from feedbackgen.interop.cpl import export_cpl
 from feedbackgen.interop.dsrl import export_dsrl
+from feedbackgen.interop.omnisafe import export_omnisafe
+from feedbackgen.interop.preference_transformer import export_preference_transformer
+from feedbackgen.interop.tables import export_parquet, export_torch
+from feedbackgen.interop.uni_rlhf import export_uni_rlhf
 
-FORMATS = ("dsrl",)
+EXPORTS: dict[str, Callable[..., Path]] = {
+    "dsrl": export_dsrl,
+    "omnisafe": export_omnisafe,
+    "cpl": export_cpl,
+    "uni-rlhf": export_uni_rlhf,
+    "preference-transformer": export_preference_transformer,
+    "parquet": export_parquet,
+    "torch": export_torch,
+}
 
 
 def export(what: str | Path, format_: str, out: Path | None = None, *, force: bool = False) -> Path:
@@ -13,7 +27,7 @@ def export(what: str | Path, format_: str, out: Path | None = None, *, force: bo
 
     Args:
         what: a dataset's Minari id or path, or feedback, as the format holds it.
-        format_: one of `FORMATS`.
+        format_: one of `EXPORTS`.
         out: file or folder; only DSRL's format has a place of its own.
         force: replace what is there.
 
@@ -24,8 +38,12 @@ def export(what: str | Path, format_: str, out: Path | None = None, *, force: bo
         RecipeError: no such format, or no ``out`` where one is needed.
         DataError: the format cannot hold it; nothing is written.
         OutputExists: it is there and ``force`` is not given.
-        StoreError: the disk is full, or the place cannot be written.
+        StoreError: no such feedback, the disk is full, or the place cannot be written.
     """
-    if format_ not in FORMATS:
-        raise RecipeError(f"--format {format_}: expected one of {', '.join(FORMATS)}")
-    return export_dsrl(what, out, force=force)
+    if format_ not in EXPORTS:
+        raise RecipeError(f"--format {format_}: expected one of {', '.join(EXPORTS)}")
+    if format_ == "dsrl":
+        return export_dsrl(what, out, force=force)
+    if out is None:
+        raise RecipeError(f"--format {format_}: say where to with --out PATH")
+    return EXPORTS[format_](what, out, force=force)

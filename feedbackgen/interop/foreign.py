@@ -11,7 +11,6 @@ from feedbackgen.episodes import DatasetInfo
 from feedbackgen.errors import DataError, TaskError
 from feedbackgen.interop.dsrl_names import DSRL, DsrlName
 from feedbackgen.tasks import TASKS, DsrlDataset, Task
-from feedbackgen.types import BoolArray, IntArray
 
 COST_MEANING = "as the imported data tells it"
 
@@ -79,30 +78,6 @@ def dsrl_name(name: str) -> DsrlName | None:
         if name in (entry.short, entry.environment, entry.task, entry.file):
             return entry
     return None
-
-
-def trajectory_bounds(ends: BoolArray, *, drop_tail: bool, place: str, flags: str) -> IntArray:
-    """First step of each trajectory and, last, the end of the last one, (n + 1,), int64.
-
-    Args:
-        ends: True at each trajectory's last step, (n_steps,).
-        drop_tail: leave out steps after the last end, as the peers' readers do without a word.
-        place: named in errors.
-        flags: the flags' name in errors.
-
-    Raises:
-        DataError: no end at all, or steps after the last one and ``drop_tail`` is not given.
-    """
-    last_steps = np.flatnonzero(ends)
-    if len(last_steps) == 0:
-        raise DataError(f"{place}: {flags} end no trajectory; expected a flag at the last step of each")
-    n_tail = len(ends) - 1 - int(last_steps[-1])
-    if n_tail and not drop_tail:
-        raise DataError(
-            f"{place}: the last {n_tail} steps end without {flags}; "
-            "flag the last one, or leave the tail out with --drop-tail"
-        )
-    return np.concatenate([[0], last_steps + 1])
 
 
 def dataset_name(text: str) -> str:

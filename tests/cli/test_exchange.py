@@ -4,10 +4,14 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fbgen import main as main_module
-from peers import dsrl_arrays, write_hdf5
+from fbgen.exchange import FORMATS
+from peers import cpl_arrays, dsrl_arrays, omnisafe_arrays, write_hdf5
 from samples import DATASET, make_dataset
+
+from feedbackgen.interop.exports import EXPORTS
 
 FILE = "SafetyPointCircle1Gymnasium-v0-200-1098.hdf5"
 
@@ -37,12 +41,31 @@ def test_a_dsrl_file_is_imported_and_exported(fbgen):
     assert code == 0 and out == "out.hdf5\n" and Path("out.hdf5").is_file()
 
 
+def test_omnisafe_and_cpl_files_are_imported_and_exported(fbgen):
+    np.savez("data.npz", **omnisafe_arrays())
+    code, out, _ = fbgen("import", "omnisafe", "data.npz", "--task", "PointCircle1", "--dataset-id", "mine/data-v0")
+    assert code == 0 and "mine/data-v0" in out
+    assert fbgen("export", "mine/data-v0", "--format", "omnisafe", "--out", "out.npz")[0] == 0
+    np.savez("prefs.npz", **cpl_arrays())
+    code, out, _ = fbgen("import", "cpl", "prefs.npz", "--task", "mine", "--horizon", 4)
+    assert code == 0 and "cpl/mine/prefs-v0/feedback/default.zarr" in out and "none told" in out
+    for format_, out in (("cpl", "p.npz"), ("uni-rlhf", "u"), ("preference-transformer", "t"), ("parquet", "q")):
+        assert fbgen("export", "cpl/mine/prefs-v0", "--format", format_, "--out", out)[0] == 0
+        assert Path(out).exists()
+
+
+def test_the_formats_that_the_help_names_are_those_there_are():
+    assert FORMATS.split(", ") == list(EXPORTS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["import", "dsrl", "absent.hdf5"], "absent.hdf5: no such file"),
         (["import", "dsrl", FILE, "--task", "PointGaol1"], "did you mean PointGoal1"),
         (["export", DATASET, "--format", "lerobot"], "--format lerobot: expected one of dsrl"),
+        (["export", DATASET, "--format", "omnisafe"], "--format omnisafe: say where to with --out PATH"),
+        (["export", DATASET, "--format", "cpl", "--out", "x.npz"], "no feedback named 'default'"),
         (["export", "absent-v0", "--format", "dsrl"], "dataset absent-v0: not found"),
         (["export", DATASET, "--format", "dsrl", "--out", FILE], f"{FILE} exists; use --force"),
     ],
