@@ -23,6 +23,7 @@ from minari.serialization import serialize_space
 from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
 from feedbackgen.provenance import versions
+from feedbackgen.remote import fetch_dataset, is_url
 from feedbackgen.tasks import TASKS, Task, get_task
 from feedbackgen.types import Episode, FloatArray, IntArray, Outcomes, Trajectories, require_finite
 
@@ -65,11 +66,13 @@ def datasets_root() -> Path:
 
 
 def resolve_dataset(dataset: str | Path) -> Path:
-    """The folder of a dataset, given its Minari id or its path.
+    """The folder of a dataset, given its Minari id, its path, or a URL, from which it is copied into a cache.
 
     Raises:
         DataError: there is none; the message names the nearest ids.
     """
+    if is_url(dataset):
+        return fetch_dataset(str(dataset))
     for path in (datasets_root() / dataset, Path(dataset)):
         if (path / "data" / "metadata.json").is_file():
             return path
@@ -466,10 +469,10 @@ def _open_hdf5(path: Path) -> h5py.File:
 
 def _read(group: h5py.Group, name: str, shape: tuple[int, ...], place: str) -> np.ndarray:
     try:
-        if name not in group:
-            raise DataError(f"{place}: no {name}; collect it with `fbgen collect`")
         values = group[name][()]
     except (KeyError, OSError) as error:
+        if name not in group:
+            raise DataError(f"{place}: no {name}; collect it with `fbgen collect`") from error
         raise _damaged(place, error) from error
     if values.shape != shape:
         raise DataError(f"{place}, {name}: expected shape {shape}, got {values.shape}")

@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -62,6 +63,21 @@ def writing_to(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(f"cannot write {target}: {reason}; nothing was left under that name") from error
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """One process at a time, by a hidden file beside the target; who comes second finds what the first has made.
+
+    Raises:
+        StoreError: the place cannot be written.
+    """
+    with writing_to(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = target.with_name(f".{target.name}.lock").open("a")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

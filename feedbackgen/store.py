@@ -17,6 +17,7 @@ from zarr.codecs import ZstdCodec
 from feedbackgen.episodes import dataset_info, load_starts, resolve_dataset
 from feedbackgen.errors import DataError, StoreError
 from feedbackgen.files import complete_or_absent, interrupts_held
+from feedbackgen.remote import fetch_feedback, is_url
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 SCHEMA = "feedbackgen/feedback"
@@ -138,16 +139,20 @@ def feedback_path(dataset: str | Path, name: str = DEFAULT_NAME) -> Path:
     """
     if not NAME.fullmatch(name):
         raise DataError(f"feedback name {name!r}: expected letters, digits, - and _ (no dots)")
+    if is_url(dataset):
+        raise DataError(f"dataset {dataset}: feedback is written beside a dataset on disk; copy it there first")
     return resolve_dataset(dataset) / "feedback" / f"{name}.zarr"
 
 
 def resolve_feedback(feedback: str | Path) -> Path:
-    """The folder of a store, given its path or ``DATASET[/NAME]``.
+    """The folder of a store, given its path, ``DATASET[/NAME]``, or a URL of either, which is copied into a cache.
 
     Raises:
         DataError: no such dataset.
         StoreError: the dataset has no feedback of that name; the message says which it has.
     """
+    if is_url(feedback):
+        return fetch_feedback(str(feedback))
     path = Path(feedback)
     if path.suffix == ".zarr":
         if path.is_dir():
@@ -205,7 +210,7 @@ def open_feedback(feedback: str | Path, *, with_oracle: bool = False) -> Feedbac
     """Read a store and check it, also against the dataset that it labels.
 
     Args:
-        feedback: a store's path, or ``DATASET[/NAME]``.
+        feedback: a store's path, ``DATASET[/NAME]``, or a URL of either.
         with_oracle: also what the teacher knew; otherwise ``oracle/`` is not touched.
 
     Raises:

@@ -1,10 +1,8 @@
 """Steps as a learner sees them, standardised float32: in memory, or in files made once and mapped. Never a reward."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from feedbackgen.episodes import DatasetInfo, iterate_steps
 from feedbackgen.errors import DataError, StoreError
-from feedbackgen.files import cache_root, complete_or_absent, writing_to
+from feedbackgen.files import cache_root, complete_or_absent, locked
 from feedbackgen.types import FloatArray, IntArray
 from presa.mapped import MappedRows
 
@@ -89,7 +87,7 @@ def mapped_steps(info: DatasetInfo, box: ActionBox) -> Steps:
     """
     content = (FILES_VERSION, info.fingerprint, box.low.tolist(), box.high.tolist(), OBSERVATION_CLIP, SMALLEST_STD)
     folder = cache_root() / "steps" / hashlib.sha256(repr(content).encode()).hexdigest()[:32]
-    with _locked(folder):
+    with locked(folder):
         if not folder.is_dir():
             _write_files(folder, lambda: iterate_steps(info.path), info.n_steps, box)
     try:
@@ -158,14 +156,3 @@ def _standardised(
         standardised = np.clip((observations - mean) / std, -OBSERVATION_CLIP, OBSERVATION_CLIP)
         scaled = 2 * (actions - box.low) / (box.high - box.low) - 1
         yield standardised.astype(np.float32), scaled.astype(np.float32)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; who comes second finds the files made."""
-    with writing_to(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(f".{folder.name}.lock").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -50,7 +50,8 @@ def test_the_loops_of_the_loading_page_run_on_a_small_dataset(tmp_path, monkeypa
         arguments = shlex.split(command, comments=True)[1:]
         arguments += SHORT if arguments[0] == "train" else []
         subprocess.run([*FBGEN, *arguments], check=True, capture_output=True)
-    code = "\n".join(blocks(page, "python"))
+    bucket = (tmp_path / "datasets/feedbackgen/SafetyPointCircle1-v0").as_uri()
+    code = "\n".join(blocks(page, "python")).replace("s3://bucket", bucket)
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     loop = blocks(page, "python")[0].strip().splitlines()
