@@ -64,22 +64,38 @@ def load_recipe(recipe: str | Path) -> Recipe:
     """
     path = _find(recipe)
     try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path}: not valid TOML ({error})") from error
+    return parse_recipe(text, f"recipe {path}")
+
+
+def parse_recipe(text: str, place: str) -> Recipe:
+    """Read a recipe from TOML.
+
+    Args:
+        place: where it stands, for messages.
+
+    Raises:
+        RecipeError: not TOML, an unknown key, or a value out of range.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{place}: not valid TOML ({error})") from error
     known = [entry.name for entry in fields(Recipe)]
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
-            raise RecipeError(f"recipe {path}: unknown key {key!r}; {hint}")
+            raise RecipeError(f"{place}: unknown key {key!r}; {hint}")
     for key in ("task", "policies", "n_episodes"):
         if key not in values:
-            raise RecipeError(f"recipe {path}: no {key}")
+            raise RecipeError(f"{place}: no {key}")
     try:
         return Recipe(**values)
     except RecipeError as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def recipe_text(recipe: Recipe) -> str:

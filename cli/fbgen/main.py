@@ -4,12 +4,14 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import typer
 
 from fbgen.data import collect, inspect, label
 from fbgen.exchange import export, imports
 from fbgen.learn import evaluate, report, train
+from fbgen.share import combine, delete, list_, publish, pull, rebuild, show, verify
 from fbgen.world import doctor, policies, tasks
 
 app = typer.Typer(
@@ -19,8 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
 )
-for command in (tasks, collect, label, train, evaluate, report, inspect, export, doctor):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(tasks, collect, label, train, evaluate, report, inspect, export, doctor),
+    *(publish, pull, verify, rebuild, show, delete, combine),
+)
+for command in COMMANDS:
     app.command()(command)
+app.command("list")(list_)
 app.add_typer(policies, name="policies")
 app.add_typer(imports, name="import")
 
