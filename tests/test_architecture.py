@@ -19,6 +19,8 @@ SINGLE_IMPORTERS = {
     "ray": "feedbackgen/cluster.py",
     "safety_gymnasium": "feedbackgen/environments/",
     "mujoco": "feedbackgen/environments/",
+    "huggingface_hub": "feedbackgen/sharing/places.py",
+    "fsspec": "feedbackgen/",
     "stable_baselines3": "feedbackgen/behaviour/training.py",
 }
 

@@ -92,7 +92,8 @@ def verify(
         for fault in faults:
             print(fault)
     if faults:
-        raise DataError(f"{source}: {len(faults)} of its files are not what was published; pull it again")
+        count = f"{len(faults)} fault" + "s" * (len(faults) > 1)
+        raise DataError(f"{source}: {count} in what was published; pull it again")
     if not as_json:
         print(f"{manifest.dataset_id}: {len(manifest.files)} files, {manifest.n_bytes:,} bytes, all as published")
 

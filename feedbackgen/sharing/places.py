@@ -23,6 +23,10 @@ from feedbackgen.sharing.manifest import FORMAT_VERSION, NAME
 BLOCK_BYTES = 4 << 20
 LOCK = ".publishing"
 HUB = "hf://"
+NO_ANSWER = {
+    *("ConnectError", "ConnectTimeout", "ReadTimeout", "TransportError", "ConnectionError"),
+    *("EndpointConnectionError", "ClientConnectorError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"),
+}
 
 Report = Callable[[int], None]  # bytes moved
 
@@ -350,6 +354,9 @@ def _reason(error: Exception) -> str | None:
         return "no such repository, or no permission; check the name, and `hf auth login`"
     if kinds & {"RevisionNotFoundError"}:
         return "no such revision"
+    # Of the hub's errors this is also one of an absent entry, though nobody could say.
+    if kinds & NO_ANSWER:
+        return f"no answer ({_short(error)}); check the network, and try again: what has come is kept"
     if kinds & {"EntryNotFoundError", "RemoteEntryNotFoundError", "FileNotFoundError"}:
         return f"no bundle there ({_short(error)})"
     if kinds & {"LocalTokenNotFoundError"}:
@@ -363,10 +370,6 @@ def _reason(error: Exception) -> str | None:
         return _short(error)
     if kinds & {"NoCredentialsError", "PermissionError"}:
         return f"no permission ({_short(error)}); check your credentials"
-    network = {"ConnectError", "ConnectTimeout", "ReadTimeout", "TransportError", "EndpointConnectionError"}
-    network |= {"ClientConnectorError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError"}
-    if kinds & network:
-        return f"no answer ({_short(error)}); check the network, and try again: what has come is kept"
     if isinstance(error, OSError):
         return error.strerror or _short(error)
     return None

@@ -2,8 +2,8 @@
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from feedbackgen.errors import DataError, FeedbackgenError, OutputExists, StoreE
 from feedbackgen.files import refuse_existing, replace, writing_to
 from feedbackgen.sharing.bundle import Rights, bundle
 from feedbackgen.sharing.manifest import NAME, FileEntry, Manifest, file_entry, manifest_bytes, parse_manifest
-from feedbackgen.sharing.places import join, open_place
+from feedbackgen.sharing.places import Place, join, open_place
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -81,7 +81,11 @@ def pull(
         DataError: the manifest is not what was published, or names a path outside the bundle.
         OutputExists: another dataset of that id is there, or is being pulled now.
     """
-    manifest, places = _first_manifest(sources)
+    places = {source: open_place(source) for source in sources}
+    manifest = _first_manifest(places)
+    for mirror in manifest.mirrors:
+        with suppress(FeedbackgenError):  # one that cannot be opened here is no loss as long as others can
+            places.setdefault(mirror, open_place(mirror))
     target = (root or datasets_root()) / manifest.dataset_id
     if _has(target, manifest):
         return Transfer(manifest=manifest, place=str(target), n_moved=0)
@@ -113,24 +117,20 @@ def read_manifest(source: str) -> Manifest:
 PART = ".part"
 
 
-def _first_manifest(sources: Sequence[str]) -> tuple[Manifest, list]:
-    """The manifest from the first source that has one, and all places in the order they are to be asked."""
+def _first_manifest(places: Mapping[str, Place]) -> Manifest:
+    """The manifest from the first place that has one."""
     failures: list[FeedbackgenError] = []
-    for index, source in enumerate(sources):
+    for source, place in places.items():
         try:
-            manifest = read_manifest(source)
+            return parse_manifest(place.read(NAME), source)
         except (StoreError, DataError) as error:
             failures.append(error)
-            continue
-        known = [*sources[index:], *sources[:index]]
-        mirrors = [mirror for mirror in manifest.mirrors if mirror not in known]
-        return manifest, [*known, *mirrors]
     if len(failures) == 1:
         raise failures[0]
     raise StoreError("no source has the bundle: " + "; ".join(str(failure) for failure in failures))
 
 
-def _fetch(path: str, entry: FileEntry, sources: Sequence[str], staging: Path, counter: "_Counter") -> None:
+def _fetch(path: str, entry: FileEntry, places: Mapping[str, Place], staging: Path, counter: "_Counter") -> None:
     target = staging / path
     if target.is_file() and file_entry(target) == entry:
         counter.skip(entry.size)
@@ -138,13 +138,13 @@ def _fetch(path: str, entry: FileEntry, sources: Sequence[str], staging: Path, c
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + PART)
     reasons = []
-    for source in sources:
+    for source, place in places.items():
         if part.is_file() and part.stat().st_size >= entry.size:
             part.unlink()
         had = part.stat().st_size if part.is_file() else 0
         counter.skip(had)
         try:
-            open_place(source).fetch(path, part, entry.size, counter)
+            place.fetch(path, part, entry.size, counter)
         except (StoreError, DataError) as error:
             counter.done -= had
             reasons.append(str(error))

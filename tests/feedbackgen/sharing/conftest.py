@@ -1,6 +1,7 @@
 """A labelled dataset, made without a simulator, and servers on loopback to send it to."""
 
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from feedbackgen.sharing.transfer import publish
 sys.path.insert(0, str(Path(__file__).parent))
 import hub_server
 
-ORGANISATION = "lab"
+NUMBERS = count()
 
 
 @pytest.fixture
@@ -69,6 +70,8 @@ def bucket(monkeypatch):
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    yield "s3://bucket/datasets"
+    # The server keeps what it holds as long as the process lives.
+    name = f"bucket-{next(NUMBERS)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    yield f"s3://{name}/datasets"
     server.stop()

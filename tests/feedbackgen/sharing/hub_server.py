@@ -60,8 +60,11 @@ class HubServer:
             body = request.json
             repo_id = f"{body['organization']}/{body['name']}"
             if repo_id in self.repositories:
-                return error(409, None, "exists")
-            self.repositories[repo_id] = Repository(private=bool(body.get("private")))
+                answer = jsonify(error="exists", url=f"{self.url}/datasets/{repo_id}")
+                answer.status_code = 409
+                return answer
+            private = body.get("private") is True or body.get("visibility") == "private"
+            self.repositories[repo_id] = Repository(private=private)
             return jsonify(url=f"{self.url}/datasets/{repo_id}", name=repo_id, id=repo_id)
 
         @app.get("/api/datasets")
