@@ -98,6 +98,7 @@ def write_dataset(
     recipe: str = "",
     policy_quality: Mapping[str, tuple[float, float]] | None = None,
     source: Mapping[str, Any] | None = None,
+    specification: str | None = None,
     root: Path | None = None,
     force: bool = False,
 ) -> DatasetInfo:
@@ -111,6 +112,7 @@ def write_dataset(
         recipe: TOML that rebuilds the dataset.
         policy_quality: measured mean return and cost return of behaviour policies, where known.
         source: where imported episodes come from.
+        specification: JSON of the environment's Gymnasium spec, of a task that is none of the registry's.
         root: instead of `datasets_root`.
         force: replace a dataset of that id.
 
@@ -156,7 +158,7 @@ def write_dataset(
             "jpeg_encoding": False,
             "observation_space": serialize_space(space),
             "action_space": serialize_space(Box(low, high, dtype=action_dtype)),
-            **_specifications(known),
+            **_specifications(known, specification),
             "dataset_id": dataset_id,
             "minari_version": MINARI_VERSION,
             "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
@@ -396,17 +398,16 @@ def _update_digest(digest, episode: Episode) -> None:
         digest.update(np.ascontiguousarray(values).data)
 
 
-def _specifications(task: Task) -> dict[str, str]:
-    """How Minari makes the environment again; nothing for a task that only imported data knows."""
-    if task.name not in TASKS:
-        return {}
-    specification = EnvSpec(
-        id=task.gymnasium_id,
-        entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
-        kwargs={"task": task.name},
-        max_episode_steps=None,
-    ).to_json()
-    return {"env_spec": specification, "eval_env_spec": specification}
+def _specifications(task: Task, specification: str | None) -> dict[str, str]:
+    """How Minari makes the environment again; nothing where nobody knows."""
+    if task.name in TASKS:
+        specification = EnvSpec(
+            id=task.gymnasium_id,
+            entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
+            kwargs={"task": task.name},
+            max_episode_steps=None,
+        ).to_json()
+    return {} if specification is None else {"env_spec": specification, "eval_env_spec": specification}
 
 
 def _summarise_policies(policies: list[str], returns: list[float], costs: list[float] | None) -> dict[str, dict]:

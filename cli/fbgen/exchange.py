@@ -39,6 +39,27 @@ def import_dsrl(
     _show(read(file, asked, dataset_id=dataset_id, drop_tail=drop_tail, force=force))
 
 
+@imports.command("minari")
+def import_minari(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
+    task: Annotated[str | None, typer.Option(help="What to call the task; default its environment.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="Steps of an episode; default the environment's.")] = None,
+    cost: Annotated[str, typer.Option(help="Which of the infos tells each step's cost.")] = "cost",
+    cost_limit: CostLimit = None,
+    dataset_id: DatasetId = None,
+    force: Force = False,
+) -> None:
+    """Import a dataset that Minari made; without costs it can be asked for preferences alone.
+
+    fbgen import minari D4RL/pointmaze/umaze-v2
+    """
+    from feedbackgen.interop.foreign import ForeignTask
+    from feedbackgen.interop.minari_datasets import import_minari as read
+
+    asked = ForeignTask(name=task, horizon=horizon, cost_limit=cost_limit)
+    _show(read(dataset, asked, cost=cost, dataset_id=dataset_id, force=force))
+
+
 @imports.command("omnisafe")
 def import_omnisafe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An npz file of OmniSafe's layout.")],

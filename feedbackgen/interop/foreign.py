@@ -57,7 +57,7 @@ def resolve_task(asked: ForeignTask, *, observation_dim: int, action_dim: int, p
     if task is None:
         if asked.horizon is None:
             raise _unknown(asked.name, place)
-        task = _own_task(asked.name, observation_dim, action_dim, horizon=asked.horizon)
+        task = foreign_task(asked.name, observation_dim, action_dim, horizon=asked.horizon)
     for what, expected, came in (
         ("observations", task.observation_dim, observation_dim),
         ("actions", task.action_dim, action_dim),
@@ -80,6 +80,27 @@ def dsrl_name(name: str) -> DsrlName | None:
     return None
 
 
+def foreign_task(
+    name: str, observation_dim: int, action_dim: int, *, horizon: int, cost_limit: float | None = None
+) -> Task:
+    """A task that the registry does not know, with actions in [-1, 1]."""
+    task = Task(
+        name=name,
+        suite="imported",
+        robot="",
+        kind="",
+        level=0,
+        horizon=horizon,
+        observation_dim=observation_dim,
+        action_low=(-1.0,) * action_dim,
+        action_high=(1.0,) * action_dim,
+        cost_meaning=COST_MEANING,
+        dsrl=None,
+        environment=name,
+    )
+    return task if cost_limit is None else replace(task, default_cost_limit=float(cost_limit))
+
+
 def dataset_name(text: str) -> str:
     """A text as part of a Minari id: letters, digits, - and _."""
     return re.sub(r"[^-\w]+", "-", text).strip("-") or "data"
@@ -95,7 +116,7 @@ def _known_task(name: str, observation_dim: int, action_dim: int) -> Task | None
         if task.name == entry.task or (task.dsrl is not None and task.dsrl.file == entry.file):
             return task
     return replace(
-        _own_task(entry.task, observation_dim, action_dim, horizon=entry.horizon),
+        foreign_task(entry.task, observation_dim, action_dim, horizon=entry.horizon),
         suite=entry.suite,
         dsrl=DsrlDataset(
             file=entry.file,
@@ -107,23 +128,6 @@ def _known_task(name: str, observation_dim: int, action_dim: int) -> Task | None
         cost_limits=entry.cost_limits,
         default_cost_limit=entry.cost_limits[1],
         environment=entry.environment,
-    )
-
-
-def _own_task(name: str, observation_dim: int, action_dim: int, *, horizon: int) -> Task:
-    return Task(
-        name=name,
-        suite="imported",
-        robot="",
-        kind="",
-        level=0,
-        horizon=horizon,
-        observation_dim=observation_dim,
-        action_low=(-1.0,) * action_dim,
-        action_high=(1.0,) * action_dim,
-        cost_meaning=COST_MEANING,
-        dsrl=None,
-        environment=name,
     )
 
 

@@ -63,6 +63,8 @@ def test_the_formats_that_the_help_names_are_those_there_are():
     [
         (["import", "dsrl", "absent.hdf5"], "absent.hdf5: no such file"),
         (["import", "dsrl", FILE, "--task", "PointGaol1"], "did you mean PointGoal1"),
+        (["import", "minari", "absent-v0"], "`minari download absent-v0` fetches one"),
+        (["import", "minari", DATASET], "is feedbackgen's own; use it as it is"),
         (["export", DATASET, "--format", "lerobot"], "--format lerobot: expected one of dsrl"),
         (["export", DATASET, "--format", "omnisafe"], "--format omnisafe: say where to with --out PATH"),
         (["export", DATASET, "--format", "cpl", "--out", "x.npz"], "no feedback named 'default'"),
