@@ -250,7 +250,8 @@ def label_trajectories(
             costs[judged], bound, f"drawn segments of {dataset}", "--unsafe-share, --safety-threshold"
         )
     judges = _judges(config, trajectories, candidates, returns, horizon, strata)
-    preferences, preference_statistics = _ask_preferences(config, judges, returns, pairs)
+    scale = next((found.scale for found in judges if found.values is returns), None) or return_scale(returns)
+    preferences, preference_statistics = _ask_preferences(config, judges, returns, pairs, scale)
     safety, safety_statistics = _ask_safety(config, costs, bound, judged)
 
     pairs = preferences["pairs"]
@@ -298,7 +299,7 @@ def label_trajectories(
                 "pairs": len(pairs),
                 "safety_labels": len(judged),
                 "beta": _json(judges[0].beta) if len(judges) == 1 else [_json(found.beta) for found in judges],
-                "return_scale": return_scale(returns),
+                "return_scale": scale,
                 "safety_bound": float(bound),
                 **preference_statistics,
                 **safety_statistics,
@@ -351,7 +352,7 @@ def _judges(
 
 
 def _ask_preferences(
-    config: LabelConfig, judges: list[Judge], returns: FloatArray, pairs: IntArray
+    config: LabelConfig, judges: list[Judge], returns: FloatArray, pairs: IntArray, scale: float
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The answered pairs and their columns of the store, and the statistics."""
     asked, n_pairs = config.annotators(), len(pairs)
@@ -360,7 +361,6 @@ def _ask_preferences(
     columns: dict[str, np.ndarray] = {name: np.empty(n_pairs, np.float32) for name in ("probability", "clean", "label")}
     columns |= {"flipped": np.empty(n_pairs, bool), "answered": np.empty(n_pairs, bool)}
     tally = np.zeros((len(asked), len(TALLY)))
-    scale = return_scale(returns)
     for first in range(0, n_pairs, MAX_ANSWERS):
         chunk = slice(first, min(first + MAX_ANSWERS, n_pairs))
         shared = {
@@ -466,10 +466,12 @@ def _preference_statistics(asked: tuple[Annotator, ...], n_pairs: int, tally: Fl
 
 
 def _segments(candidates: Candidates, numbers: IntArray) -> Segments:
-    episodes, first_steps = candidates.locate(numbers)
+    """References to candidates, whose numbers ascend: so it is enough to look where each episode begins."""
+    n_of_episode = np.diff(np.searchsorted(numbers, candidates.offsets))
+    episodes = np.repeat(np.arange(len(n_of_episode), dtype=np.int32), n_of_episode)
     return Segments(
-        episode=episodes.astype(np.int32),
-        start=first_steps.astype(np.int32),
+        episode=episodes,
+        start=(numbers - np.repeat(candidates.offsets[:-1], n_of_episode)).astype(np.int32),
         length=np.full(len(numbers), candidates.length, dtype=np.int32),
     )
 

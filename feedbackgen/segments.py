@@ -8,7 +8,8 @@ import numpy as np
 from feedbackgen.errors import DataError
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
-MAX_DRAW = 1_000_000  # pairs drawn or steps summed at once, which bounds the memory
+MAX_DRAW = 1_000_000  # pairs drawn at once, which bounds the memory
+MAX_SUMMED = 32_768  # steps summed at once: as many as stay in a processor's cache
 MAX_ROUNDS = 24  # of drawing, before we say that there are no more pairs
 
 
@@ -89,14 +90,14 @@ def segment_sums(values: FloatArray, starts: IntArray, length: int) -> FloatArra
         n_segments = n_steps - length + 1
         if n_segments < 1:
             continue
-        rows = max(MAX_DRAW // n_steps, 1)
+        rows = min(max(MAX_SUMMED // n_steps, 1), last - first)
+        cumulative = np.zeros((rows, n_steps + 1))
         for episode in range(first, last, rows):
             n_rows = min(rows, last - episode)
             steps = values[starts[episode] : starts[episode + n_rows]].reshape(n_rows, n_steps)
-            cumulative = np.zeros((n_rows, n_steps + 1))
-            np.cumsum(steps, axis=1, out=cumulative[:, 1:])
+            np.cumsum(steps, axis=1, out=cumulative[:n_rows, 1:])
             block = sums[n_done : n_done + n_rows * n_segments].reshape(n_rows, n_segments)
-            np.subtract(cumulative[:, length:], cumulative[:, :-length], out=block)
+            np.subtract(cumulative[:n_rows, length:], cumulative[:n_rows, :-length], out=block)
             n_done += block.size
     return sums
 
@@ -247,11 +248,12 @@ def _choose(n, n_drawn, rng):
     if 2 * n_drawn > n:
         return rng.permutation(n)[:n_drawn]
     chosen = np.empty(0, dtype=np.int64)
-    first = np.empty(n, dtype=np.int64)  # where a number came first; only what was drawn is ever read
+    # Where a number came first; only what was drawn is ever read.
+    first = np.empty(n, dtype=np.int32 if n < 2**31 else np.int64)
     while len(chosen) < n_drawn:
-        missing = n_drawn - len(chosen)
-        drawn = np.concatenate([chosen, rng.integers(n, size=2 * missing + 16)])
-        places = np.arange(len(drawn))
+        expected = n * np.log1p((n_drawn - len(chosen)) / (n - n_drawn))  # until that many new ones came
+        drawn = np.concatenate([chosen, rng.integers(n, size=int(1.02 * expected) + 64)])
+        places = np.arange(len(drawn), dtype=first.dtype)
         first[drawn[::-1]] = places[::-1]
         chosen = drawn[first[drawn] == places]
     return chosen[:n_drawn]

@@ -170,7 +170,7 @@ def answer(
         tiredness: 0 at the teacher's first query, 1 at the last, (n_pairs,).
     """
     teacher, true = judge.teacher, returns[pairs]
-    seen = judge.values[pairs]
+    seen = true if judge.values is returns else judge.values[pairs]
     differences = seen[:, 1] - seen[:, 0]
     probability = preference_probabilities(differences, beta=judge.beta, scale=judge.scale)
     clean = _choose(differences, draws, beta=judge.beta, scale=judge.scale)
@@ -208,7 +208,7 @@ def return_scale(segment_returns: FloatArray) -> float:
         DataError: all returns are equal.
     """
     scale = float(np.sqrt(2) * segment_returns.std())
-    if scale <= TOLERANCE * max(1.0, float(np.abs(segment_returns).max())):
+    if scale <= TOLERANCE * max(1.0, float(segment_returns.max()), -float(segment_returns.min())):
         raise DataError(
             f"returns: all {len(segment_returns)} segments have return {segment_returns[0]:g}, so none is preferred; "
             "collect another mixture of policies, or use another --segment-length"

@@ -126,7 +126,7 @@ def test_too_few_pairs_within_the_strata_are_refused():
 
 @pytest.mark.parametrize("at_once", [1, 9, 1_000_000])
 def test_sums_are_those_of_each_segment_whatever_the_lengths_of_episodes(at_once, monkeypatch):
-    monkeypatch.setattr("feedbackgen.segments.MAX_DRAW", at_once)
+    monkeypatch.setattr("feedbackgen.segments.MAX_SUMMED", at_once)
     starts = np.cumsum([0, 4, 4, 4, 2, 5, 3, 3])
     values = np.random.default_rng(0).normal(size=starts[-1])
     expected = [
