@@ -128,43 +128,81 @@ def mj_step(task: str, n_steps: int, seed: int):
     return run
 
 
-def serve(pipe, contender: str, task: str, n_steps: int) -> None:
-    """Run when asked; answer with steps, CPU seconds and peak memory."""
+def alone(task: str, n_episodes: int, seed: int):
+    """Our collection, files written, by one process."""
+    return _collection(task, n_episodes, seed, workers=1)
+
+
+def pair(task: str, n_episodes: int, seed: int):
+    """Our collection, files written, by two worker processes and the one that writes."""
+    return _collection(task, n_episodes, seed, workers=2)
+
+
+def _collection(task: str, n_episodes: int, seed: int, workers: int):
+    from feedbackgen import jobs
+    from feedbackgen.collect import collect
+    from feedbackgen.recipe import Recipe
+
+    recipe = Recipe(task=task, name="benchmark", n_episodes=n_episodes, seed=seed, policies={"random": 1.0})
+
+    def run() -> int:
+        jobs._environments.cache_clear()  # making them is part of a collection
+        with tempfile.TemporaryDirectory() as folder:
+            return collect(recipe, workers=workers, root=Path(folder)).n_steps
+
+    return run
+
+
+def serve(pipe, contender: str, task: str, size: int) -> None:
+    """Run when asked; answer with steps, CPU and wall seconds, and the peak memory of this process and of its workers."""
     import warnings
 
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  upstream prints warnings of its own
-    run = globals()[contender](task, n_steps, seed=0)
+    run = globals()[contender](task, size, seed=0)
     pipe.send("ready")
     while pipe.recv() == "run":
-        started = time.process_time()
+        cpu, wall = _cpu_seconds(), time.perf_counter()
         steps = run()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        pipe.send((steps, time.process_time() - started, peak))
+        wall = time.perf_counter() - wall
+        for worker in multiprocessing.active_children():
+            worker.join()
+        cpu = _cpu_seconds() - cpu
+        users = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        pipe.send((steps, cpu, wall, *(resource.getrusage(user).ru_maxrss / 1024 for user in users)))
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its workers that have ended."""
+    usages = [resource.getrusage(user) for user in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def take_turns(task: str, sizes: dict[str, int], n_rounds: int) -> dict[str, list[tuple]]:
+    """What each contender answers, round by round, when it is given its size."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for contender, size in sizes.items():
+        pipes[contender], theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, contender, task, size))
+        process.start()
+        pipes[contender].recv()
+        processes.append(process)
+    answers: dict[str, list[tuple]] = {contender: [] for contender in sizes}
+    for _ in range(n_rounds):
+        for contender, pipe in pipes.items():
+            pipe.send("run")
+            answers[contender].append(pipe.recv())
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send("stop")
+        process.join()
+    return answers
 
 
 def measure(task: str, n_rounds: int, n_steps: int | None) -> dict:
     """Rates of one task, steps per CPU second: the median of the rounds."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for contender in CONTENDERS:
-        pipes[contender], theirs = context.Pipe()
-        arguments = (theirs, contender, task, n_steps or get_task(task).horizon)
-        process = context.Process(target=serve, args=arguments, daemon=True)
-        process.start()
-        pipes[contender].recv()
-        processes.append(process)
-    rates: dict[str, list[float]] = {contender: [] for contender in CONTENDERS}
-    peaks = {}
-    for _ in range(n_rounds):
-        for contender, pipe in pipes.items():
-            pipe.send("run")
-            steps, seconds, peaks[contender] = pipe.recv()
-            rates[contender].append(steps / seconds)
-    for pipe, process in zip(pipes.values(), processes, strict=True):
-        pipe.send("stop")
-        process.join()
-    median = {contender: statistics.median(values) for contender, values in rates.items()}
+    answers = take_turns(task, dict.fromkeys(CONTENDERS, n_steps or get_task(task).horizon), n_rounds)
+    median = {name: statistics.median(steps / cpu for steps, cpu, *_ in each) for name, each in answers.items()}
     return {
         "task": task,
         "steps_per_second": median,
@@ -172,24 +210,32 @@ def measure(task: str, n_rounds: int, n_steps: int | None) -> dict:
         "batched_to_skyless": median["batched"] / median["skyless"],
         "single_to_upstream": median["single"] / median["upstream"],
         "batched_to_mj_step": median["batched"] / median["mj_step"],
-        "peak_mib": peaks,
+        "peak_mib": {name: each[-1][3] for name, each in answers.items()},
     }
 
 
-def end_to_end(task: str, n_episodes: int) -> dict:
-    """``collect`` with files written, by one and by two workers, against the bare batched loop; wall seconds."""
-    from feedbackgen.collect import collect
-    from feedbackgen.recipe import Recipe
+def end_to_end(task: str, n_rounds: int, n_episodes: int) -> dict:
+    """Collections with files written, by one process and by two workers, against the bare batched loop; wall time."""
+    sizes = {"batched": get_task(task).horizon, "alone": n_episodes, "pair": n_episodes}
+    answers = take_turns(task, sizes, n_rounds)
+    median = {name: statistics.median(steps / wall for steps, _, wall, *_ in each) for name, each in answers.items()}
+    return {
+        "task": task,
+        "n_episodes": n_episodes,
+        "steps_per_second": median,
+        "alone_to_batched": median["alone"] / median["batched"],
+        "pair_to_alone": median["pair"] / median["alone"],
+        "pair_cpu_to_alone": statistics.median(_cpu(answers["pair"])) / statistics.median(_cpu(answers["alone"])),
+        "peak_mib": {
+            "alone": answers["alone"][-1][3],
+            "writer": answers["pair"][-1][3],
+            "worker": answers["pair"][-1][4],
+        },
+    }
 
-    seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for workers in (1, 2):
-            recipe = Recipe(task=task, name=f"bench{workers}", n_episodes=n_episodes, seed=0, policies={"random": 1.0})
-            started = time.perf_counter()
-            collect(recipe, workers=workers, root=Path(folder))
-            seconds[workers] = time.perf_counter() - started
-    n_steps = n_episodes * get_task(task).horizon
-    return {"task": task, "steps_per_second": {workers: n_steps / spent for workers, spent in seconds.items()}}
+
+def _cpu(answers: list[tuple]) -> list[float]:
+    return [cpu for _, cpu, *_ in answers]
 
 
 def main() -> None:
@@ -197,6 +243,8 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=[*DSRL_NAVIGATION, *_velocity()])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="per environment and round, instead of a full episode")
+    parser.add_argument("--collect", nargs="*", default=["SafetyPointGoal1-v0"], help="tasks to collect, files written")
+    parser.add_argument("--episodes", type=int, default=256, help="of each collection")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     print(f"steps per CPU second, median of {options.rounds} rounds; batched: {LANES} environments")
@@ -214,8 +262,22 @@ def main() -> None:
     mean = statistics.geometric_mean(navigation) if navigation else None
     if mean is not None:
         print(f"geometric mean over {len(navigation)} navigation tasks: {mean:.1f}x upstream")
+    collections = []
+    if options.collect:
+        print(f"\ncollections of {options.episodes} episodes, files written: steps per second, wall; MiB at their peak")
+        print(f"{'task':28}{'batched':>9}{'alone':>9}{'pair':>9}{'of batched':>12}{'pair':>8}{'its CPU':>9}"
+              f"{'MiB alone':>11}{'writer':>8}{'worker':>8}")  # fmt: skip
+    for task in options.collect:
+        result = end_to_end(task, options.rounds, options.episodes)
+        collections.append(result)
+        rates, peaks = result["steps_per_second"], result["peak_mib"]
+        print(f"{task:28}" + "".join(f"{rates[name]:9.0f}" for name in ("batched", "alone", "pair"))
+              + f"{result['alone_to_batched']:12.0%}{result['pair_to_alone']:7.2f}x"
+              + f"{result['pair_cpu_to_alone']:9.0%}"
+              + f"{peaks['alone']:11.0f}{peaks['writer']:8.0f}{peaks['worker']:8.0f}", flush=True)  # fmt: skip
     if options.json:
-        options.json.write_text(json.dumps({"tasks": results, "geometric_mean": mean}, indent=2) + "\n")
+        figures = {"tasks": results, "geometric_mean": mean, "collections": collections}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _velocity() -> list[str]:
