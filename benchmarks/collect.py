@@ -154,7 +154,7 @@ def _collection(task: str, n_episodes: int, seed: int, workers: int):
 
 
 def serve(pipe, contender: str, task: str, size: int) -> None:
-    """Run when asked; answer with steps, CPU and wall seconds, and the peak memory of this process and of its workers."""
+    """Run when asked; answer with steps, CPU and wall seconds, and the peak memory of this process and its workers."""
     import warnings
 
     warnings.simplefilter("ignore")

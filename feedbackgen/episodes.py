@@ -308,6 +308,23 @@ def iterate_episodes(dataset: str | Path) -> Iterator[Episode]:
                 raise DataError(f"{place}: truncated or damaged ({error}); collect the dataset again") from error
 
 
+def load_episode(dataset: str | Path, index: int) -> Episode:
+    """One episode with all that is stored of it.
+
+    Raises:
+        DataError: there is no such episode, or it is damaged.
+    """
+    info = dataset_info(dataset)
+    if not 0 <= index < info.n_episodes:
+        raise DataError(f"dataset {dataset}: no episode {index}; expected one of 0 to {info.n_episodes - 1}")
+    place = f"dataset {dataset}, episode {index}"
+    with _open_hdf5(info.path) as file:
+        try:
+            return _read_episode(file[f"episode_{index}"], info, place)
+        except (KeyError, OSError) as error:
+            raise _damaged(place, error) from error
+
+
 def content_fingerprint(dataset: str | Path) -> str:
     """The fingerprint of what the files hold now, to be compared with the one that the metadata states."""
     digest = hashlib.sha256()

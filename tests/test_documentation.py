@@ -36,6 +36,16 @@ def test_the_readmes_tour_runs_as_it_stands():
 
 
 @pytest.mark.simulator
+def test_the_collecting_pages_replay_runs_as_it_stands():
+    page = ROOT / "docs" / "collecting.md"
+    commands = blocks(page, "bash")[-1].splitlines()
+    assert [command.split()[1] for command in commands] == ["collect", "replay"]
+    for command, cut in zip(commands, (["--max-episode-steps", "20"], ["--size", "64"]), strict=True):
+        result = subprocess.run([*FBGEN, *shlex.split(command)[1:], *cut], capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+
+
+@pytest.mark.simulator
 def test_the_python_of_the_environments_page_runs():
     for code in blocks(ROOT / "docs" / "environments.md", "python"):
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)

@@ -202,6 +202,42 @@ def inspect(
     _show_dataset(info, episode_returns(info.path), plot)
 
 
+def replay(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
+    episode: Annotated[int, typer.Argument(metavar="EPISODE", help="Its number, from 0.")],
+    video: Annotated[Path | None, typer.Option(help="Write what a camera sees as an MP4.")] = None,
+    size: Annotated[int, typer.Option(min=64, max=1080, help="Of the video, in pixels.")] = 480,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Play a stored episode again, exactly, and check it.
+
+    It starts from the recorded states (`fbgen collect --state`), or from the reset seed and the actions; observations,
+    rewards and costs must be those that are stored.
+
+    fbgen replay feedbackgen/SafetyPointCircle1-v0/mixed-v0 3 --video episode.mp4
+    """
+    from feedbackgen.replay import replay as replay_episode
+
+    done = replay_episode(dataset, episode, video=video, size=size, force=force)
+    pairs: dict[str, object] = {
+        "episode": done.index,
+        "policy": done.policy,
+        "seed": done.seed,
+        "steps": done.n_steps,
+        "return": done.return_,
+        "cost": done.cost_return,
+        "replayed from": "recorded states" if done.from_states else "seed and actions",
+        "equal": "observations, rewards and costs, to the last bit",
+    }
+    if as_json:
+        print_json(pairs)
+    else:
+        print_pairs(pairs)
+    if video is not None:
+        say(f"video in {video}")
+
+
 def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:
     returns, costs, policies = returns_costs_policies
     rows = []

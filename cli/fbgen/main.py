@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from fbgen.data import collect, inspect, label
+from fbgen.data import collect, inspect, label, replay
 from fbgen.exchange import export, imports
 from fbgen.learn import evaluate, report, train
 from fbgen.share import combine, delete, list_, publish, pull, rebuild, show, verify
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(tasks, collect, label, train, evaluate, report, inspect, export, doctor),
+    *(tasks, collect, label, train, evaluate, report, inspect, replay, export, doctor),
     *(publish, pull, verify, rebuild, show, delete, combine),
 )
 for command in COMMANDS:
