@@ -16,7 +16,7 @@ ShowProgress = Annotated[
 
 def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="presa, bc, bc-safe or reference.")],
-    feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="A store's path, or DATASET[/NAME].")],
+    feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="A store's path, DATASET[/NAME], or a URL.")],
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     config: Annotated[str | None, typer.Option(help="A preset (default, paper) or a TOML file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top; repeat.")] = None,

@@ -85,6 +85,28 @@ def test_a_failure_on_the_way_leaves_no_files(monkeypatch):
     assert [path.suffix for path in (cache_root() / "steps").iterdir()] == [".lock"]
 
 
+def test_files_of_a_process_killed_while_writing_are_made_anew():
+    info = make_dataset()
+    code = f"""
+        import os, signal
+        from feedbackgen.episodes import dataset_info
+        from presa import steps
+        whole = steps._standardised
+        def killed(*arguments):
+            for number, block in enumerate(whole(*arguments)):
+                if number == 6:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield block
+        steps._standardised = killed
+        box = steps.ActionBox(low=steps.np.array({BOX.low.tolist()}), high=steps.np.array({BOX.high.tolist()}))
+        steps.mapped_steps(dataset_info({DATASET!r}), box)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == -9
+    assert len(list(cache_root().rglob("observations.npy"))) == 1  # of the draft
+    assert torch.equal(mapped_steps(info, BOX).observations[:], in_memory(info).observations)
+    assert len(list(cache_root().rglob("observations.npy"))) == 1
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FEEDBACKGEN_CACHE", str(tmp_path / "file"))
