@@ -16,6 +16,7 @@ SINGLE_IMPORTERS = {
     "zarr": "feedbackgen/store.py",
     "minari": ("feedbackgen/episodes.py", "feedbackgen/interop/"),
     "h5py": ("feedbackgen/episodes.py", "feedbackgen/interop/"),
+    "imitation": "feedbackgen/interop/imitation_writer.py",
     "ray": "feedbackgen/cluster.py",
     "safety_gymnasium": "feedbackgen/environments/",
     "mujoco": "feedbackgen/environments/",

@@ -8,7 +8,7 @@ import typer
 from fbgen.data import Force
 from fbgen.show import print_pairs, say
 
-FORMATS = "dsrl, omnisafe, cpl, uni-rlhf, preference-transformer, parquet, torch"
+FORMATS = "dsrl, omnisafe, cpl, imitation, uni-rlhf, preference-transformer, parquet, torch"
 DatasetId = Annotated[str | None, typer.Option(help="Minari id to store it under.")]
 Task = Annotated[str | None, typer.Option(help="The registry's or DSRL's name, or one of your own with --horizon.")]
 Horizon = Annotated[int | None, typer.Option(help="Steps of an episode, for a task of your own.")]
@@ -103,6 +103,7 @@ def export(
     what: Annotated[str, typer.Argument(metavar="X", help="A dataset, or feedback: DATASET/NAME or a .zarr path.")],
     format_: Annotated[str, typer.Option("--format", help=f"One of {FORMATS}.")],
     out: Annotated[Path | None, typer.Option(help="File or folder to write; dsrl has one of its own.")] = None,
+    python: Annotated[Path | None, typer.Option(help="Of imitation: the interpreter that has it.")] = None,
     force: Force = False,
 ) -> None:
     """Write a dataset or feedback in another format, with its conventions.
@@ -111,7 +112,7 @@ def export(
     """
     from feedbackgen.interop.exports import export as write
 
-    print(write(what, format_, out, force=force))
+    print(write(what, format_, out, python=python, force=force))
 
 
 def _show(imported) -> None:

@@ -68,6 +68,8 @@ def test_the_formats_that_the_help_names_are_those_there_are():
         (["export", DATASET, "--format", "lerobot"], "--format lerobot: expected one of dsrl"),
         (["export", DATASET, "--format", "omnisafe"], "--format omnisafe: say where to with --out PATH"),
         (["export", DATASET, "--format", "cpl", "--out", "x.npz"], "no feedback named 'default'"),
+        (["export", DATASET, "--format", "imitation", "--out", "x.pkl", "--python", "nopython"], "cannot be run"),
+        (["export", DATASET, "--format", "torch", "--out", "x.pt", "--python", "p"], "goes with --format imitation"),
         (["export", "absent-v0", "--format", "dsrl"], "dataset absent-v0: not found"),
         (["export", DATASET, "--format", "dsrl", "--out", FILE], f"{FILE} exists; use --force"),
     ],
