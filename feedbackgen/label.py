@@ -1,29 +1,21 @@
 """Ask simulated teachers about a dataset, and store what they said."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from feedbackgen.answers import MAX_ANSWERS, ask_preferences, ask_safety, put_before, rate
 from feedbackgen.episodes import dataset_info, load_outcomes
 from feedbackgen.errors import DataError
 from feedbackgen.files import refuse_existing
 from feedbackgen.presets import DEFAULT_TEACHER, Annotator, annotators
 from feedbackgen.provenance import versions
+from feedbackgen.queries import Choice, Pool, at_start, choose, make_pool
 from feedbackgen.seeding import stream
-from feedbackgen.segments import (
-    Candidates,
-    Strata,
-    discounted_sums,
-    draw_pairs,
-    draw_segments,
-    enumerate_segments,
-    segment_sums,
-)
-from feedbackgen.statistics import binomial_interval
 from feedbackgen.store import (
     DEFAULT_NAME,
     Feedback,
@@ -34,34 +26,10 @@ from feedbackgen.store import (
     feedback_path,
     write_feedback,
 )
-from feedbackgen.teacher import (
-    DISCOUNT_FROM,
-    UNSAFE,
-    Answers,
-    Judge,
-    answer,
-    check,
-    check_noise,
-    flag,
-    flip_safety,
-    is_tie,
-    is_unsafe,
-    judge,
-    judge_safety,
-    return_scale,
-    safety_noise,
-)
-from feedbackgen.types import FloatArray, IntArray, Outcomes, Trajectories
+from feedbackgen.teacher import Judge, check, check_noise, flag, is_unsafe
+from feedbackgen.types import BoolArray, FloatArray, IntArray, Outcomes, Trajectories
 
-N_CALIBRATION_PAIRS = 100_000  # at most; a sample of its own, on which beta is solved for
-MAX_ANSWERS = 250_000  # pairs answered at once, which bounds the memory
-TALLY = (
-    "skipped",
-    "ties",
-    "decided",
-    *("draw_errors", "preference_flips", "preference_error"),
-    *("draw_errors_expected", "preference_flips_expected", "preference_error_expected"),
-)
+QUERIES = ("uniform", "stratified")
 # Of the teacher: what is given here replaces the preset's, in every teacher of a mixture.
 OVERRIDES = (
     "beta",
@@ -86,7 +54,7 @@ class LabelConfig:
 
     n_pairs: int = 10_000  # asked about; a teacher who skips answers fewer
     n_safety: int | None = None  # segments with a safety label; None: as many as pairs, where there are so many
-    segment_length: int = 64  # steps
+    segment_length: int | tuple[int, ...] = 64  # steps; several lengths take turns
     teachers: tuple[str, ...] = (DEFAULT_TEACHER,)  # NAME[+PARAMETER=VALUE]...[:SHARE], see `presets`
     beta: float | None = None  # rationality in 1 / beta_unit, inf never errs
     beta_unit: str | None = None  # deviation or reward
@@ -104,27 +72,43 @@ class LabelConfig:
     false_alarm_rate: float | None = None  # instead of noise, for safe segments
     cost_limit: float | None = None  # per episode; None: the dataset's
     safety_threshold: float | None = None  # instead of a limit: the highest safe cost of a segment
+    queries: str = "uniform"  # or "stratified" over returns and costs
     unsafe_share: float | None = None  # of the drawn segments; None: as they come
+    start_share: float | None = None  # of the drawn segments, those that start with their episode; None: as they come
+    margin: tuple[float, float] | None = None  # of a pair's returns, in deviations of differences; None: any
     seed: int = 0
 
     def __post_init__(self):
         for name, option, lowest in (
             ("n_pairs", "--pairs", 1),
             ("n_safety", "--safety-labels", 0),
-            ("segment_length", "--segment-length", 1),
+            ("lengths", "--segment-length", 1),
             ("seed", "--seed", 0),
         ):
-            value = getattr(self, name)
-            if name == "n_safety" and value is None:
-                continue
-            is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            check(is_integer and value >= lowest, option, f"an integer >= {lowest}", value)
+            given = getattr(self, name)
+            for value in given if isinstance(given, tuple) else (given,):
+                if value is None and name == "n_safety":
+                    continue
+                is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+                check(is_integer and value >= lowest, option, f"an integer >= {lowest}", value)
+        lengths = self.lengths
+        check(0 < len(set(lengths)) == len(lengths), "--segment-length", "each length once", lengths)
+        check(
+            len(lengths) <= self.n_pairs, "--pairs", f"at least {len(lengths)}, one per --segment-length", self.n_pairs
+        )
         for name in ("noise", "preference_noise", "safety_noise"):
             value = getattr(self, name)
             if value is not None:
                 check_noise(value, flag(name))
-        good = self.unsafe_share is None or 0 < self.unsafe_share < 1
-        check(good, "--unsafe-share", "a share in (0, 1)", self.unsafe_share)
+        check(self.queries in QUERIES, "--queries", " or ".join(QUERIES), self.queries)
+        for name in ("unsafe_share", "start_share"):
+            value = getattr(self, name)
+            check(value is None or 0 < value < 1, flag(name), "a share in (0, 1)", value)
+            both = value is not None and self.queries == "stratified"
+            check(not both, f"{flag(name)} and --queries stratified", "one of them", "both")
+        if self.margin is not None:
+            good = len(self.margin) == 2 and 0 <= self.margin[0] < self.margin[1]
+            check(good, "--margin", "LOW,HIGH with 0 <= LOW < HIGH, in deviations", self.margin)
         for name in ("cost_limit", "safety_threshold"):
             value = getattr(self, name)
             check(value is None or 0 <= value < math.inf, flag(name), "a cost >= 0", value)
@@ -133,6 +117,19 @@ class LabelConfig:
             check(not both, f"{flag(one)} and {flag(other)}", "one of them", "both")
         check(len(self.teachers) > 0, "--teacher", "at least one", "none")
         self.annotators()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return self.segment_length if isinstance(self.segment_length, tuple) else (self.segment_length,)
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(
+            stratified=self.queries == "stratified",
+            unsafe_share=self.unsafe_share,
+            start_share=self.start_share,
+            margin=self.margin,
+        )
 
     def annotators(self) -> tuple[Annotator, ...]:
         """Who is asked, with every parameter resolved."""
@@ -156,7 +153,7 @@ class LabelSummary:
     path: Path
     dataset_id: str
     task: str
-    segment_length: int  # steps
+    segment_length: int | tuple[int, ...]  # steps
     seed: int
     cost_limit: float  # per episode
     statistics: Mapping[str, Any]
@@ -230,42 +227,47 @@ def label_trajectories(
     """
     if trajectories.rewards is None or trajectories.costs is None:
         raise DataError(f"{dataset}: the teacher needs rewards and costs; load them with with_rewards=True")
-    asked = config.annotators()
-    length, seed = config.segment_length, config.seed
-    candidates = enumerate_segments(trajectories.starts, length, dataset=dataset)
-    returns = segment_sums(trajectories.rewards, trajectories.starts, length)
-    costs = segment_sums(trajectories.costs, trajectories.starts, length)
-    bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
-    strata = None
-    if config.unsafe_share is not None:
-        strata = Strata(unsafe=is_unsafe(costs, bound), unsafe_share=config.unsafe_share)
-    n_safety = min(config.n_pairs, candidates.n_segments) if config.n_safety is None else config.n_safety
-    if n_safety or strata is not None:
-        _require_both_classes(costs, bound, f"segments of {dataset}", "--safety-threshold or --cost-limit")
-
-    pairs = draw_pairs(candidates, config.n_pairs, stream(seed, "pairs"), strata=strata)
-    judged = draw_segments(candidates.n_segments, n_safety, stream(seed, "safety-segments"), strata=strata)
-    if n_safety:
-        _require_both_classes(
-            costs[judged], bound, f"drawn segments of {dataset}", "--unsafe-share, --safety-threshold"
-        )
-    judges = _judges(config, trajectories, candidates, returns, horizon, strata)
-    scale = next((found.scale for found in judges if found.values is returns), None) or return_scale(returns)
-    preferences, preference_statistics = _ask_preferences(config, judges, returns, pairs, scale)
-    safety, safety_statistics = _ask_safety(config, costs, bound, judged)
-
-    pairs = preferences["pairs"]
-    # A segment that is asked about twice stands once.
-    asked_about = np.zeros(candidates.n_segments, dtype=bool)
-    asked_about[pairs], asked_about[judged] = True, True
-    numbers, rows = np.flatnonzero(asked_about), np.cumsum(asked_about, dtype=np.int32) - np.int32(1)
+    asked, seed = config.annotators(), config.seed
+    pools = []
+    for length in config.lengths:
+        bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
+        pools.append(make_pool(trajectories, length, config.choice, bound=bound, dataset=dataset))
+        if config.n_safety != 0 or config.unsafe_share is not None:
+            _require_both_classes(
+                pools[-1].costs, bound, f"segments of {dataset}", "--safety-threshold or --cost-limit"
+            )
+    pools = [choose(pool, config.choice) for pool in pools]
+    pairs = [
+        pool.draw_pairs(n_pairs, stream(seed, "pairs", pool.length))
+        for pool, n_pairs in zip(pools, _turns(config.n_pairs, len(pools)), strict=True)
+    ]
+    n_safety = config.n_safety
+    if n_safety is None:
+        n_safety = min(config.n_pairs, len(pools) * min(pool.most_segments() for pool in pools))
+    judged = [
+        pool.draw_segments(n_labels, stream(seed, "safety-segments", pool.length))
+        for pool, n_labels in zip(pools, _turns(n_safety, len(pools)), strict=True)
+    ]
+    for pool, drawn in zip(pools, judged, strict=True):
+        if len(drawn):
+            which = f"drawn segments of {dataset}"
+            _require_both_classes(pool.costs[drawn], pool.bound, which, "--unsafe-share, --safety-threshold")
+    judges = [put_before(asked, pool, trajectories, horizon=horizon, seed=seed) for pool in pools]
+    preferences, preference_statistics = ask_preferences(asked, pools, judges, pairs, seed=seed)
+    safety, safety_statistics = ask_safety(asked, pools, judged, seed=seed)
+    share_statistics = _share_statistics(config, pools, pairs, judged)
+    segments, returns, costs, rows = _table(pools, pairs, judged, preferences["answered"])
+    pair, judged_rows = _in_turns(rows[0]), _in_turns(rows[1])
+    if not preferences["answered"].all():
+        pair = pair[preferences["answered"]]
+        preferences = {name: column[preferences["answered"]] for name, column in preferences.items()}
     return Feedback(
-        segments=_segments(candidates, numbers),
-        preferences=Preferences(pair=rows[pairs], label=preferences["label"], annotator=preferences["annotator"]),
-        safety=SafetyLabels(segment=rows[judged], label=safety["label"], annotator=safety["annotator"]),
+        segments=segments,
+        preferences=Preferences(pair=pair, label=preferences["label"], annotator=preferences["annotator"]),
+        safety=SafetyLabels(segment=judged_rows, label=safety["label"], annotator=safety["annotator"]),
         oracle=Oracle(
-            segment_return=returns[numbers],
-            segment_cost=costs[numbers],
+            segment_return=returns,
+            segment_cost=costs,
             preference_probability=preferences["probability"],
             preference_clean=preferences["clean"],
             preference_flipped=preferences["flipped"],
@@ -276,36 +278,128 @@ def label_trajectories(
             **(attributes or {}),
             "source": "simulated",
             "annotators": [annotator.name for annotator in asked],
-            "segment_length": int(length),
+            "segment_length": _one_or_list([int(pool.length) for pool in pools]),
             "horizon": int(horizon),
             "cost_limit": float(cost_limit),
-            "safety_bound": float(bound),
+            "safety_bound": _one_or_list([float(pool.bound) for pool in pools]),
             "seed": int(seed),
             "teacher": {entry.name: _json(getattr(config, entry.name)) for entry in fields(config)},
             "annotator_parameters": [
-                {name: _json(value) for name, value in asdict(annotator.teacher).items()}
-                | {
-                    "share": annotator.share,
-                    "beta": _json(found.beta),
-                    "beta_unit": "deviation",
-                    "scale": found.scale,
-                    "skip_threshold": found.skip_threshold,
-                    "equal_threshold": found.equal_threshold,
-                }
-                for annotator, found in zip(asked, judges, strict=True)
+                _parameters(annotator, [before[index] for before in judges]) for index, annotator in enumerate(asked)
             ],
             "statistics": {
-                "segments": len(numbers),
-                "pairs": len(pairs),
-                "safety_labels": len(judged),
-                "beta": _json(judges[0].beta) if len(judges) == 1 else [_json(found.beta) for found in judges],
-                "return_scale": scale,
-                "safety_bound": float(bound),
+                "segments": len(segments),
+                "pairs": len(pair),
+                "safety_labels": n_safety,
+                "beta": _one_or_list(
+                    [_one_or_list([_json(found.beta) for found in before]) for before in zip(*judges, strict=True)]
+                ),
+                "return_scale": _one_or_list([pool.scale for pool in pools]),
+                "safety_bound": _one_or_list([float(pool.bound) for pool in pools]),
                 **preference_statistics,
                 **safety_statistics,
+                **share_statistics,
             },
         },
     )
+
+
+def _turns(n: int, n_pools: int) -> list[int]:
+    """How many of ``n`` each pool gets when they take turns."""
+    return [len(range(place, n, n_pools)) for place in range(n_pools)]
+
+
+def _in_turns(parts: list[IntArray]) -> IntArray:
+    """One array in which the parts take turns."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for place, part in enumerate(parts):
+        joined[place :: len(parts)] = part
+    return joined
+
+
+def _table(
+    pools: list[Pool], pairs: list[IntArray], judged: list[IntArray], answered: BoolArray
+) -> tuple[Segments, FloatArray, FloatArray, tuple[list[IntArray], list[IntArray]]]:
+    """The table of segments, in which one that is asked about twice stands once, and rows in place of numbers.
+
+    Returns:
+        The segments, their returns and costs, and for each pool the rows of its pairs and of its judged segments.
+    """
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("episode", "start", "length", "returns", "costs")}
+    pair_rows: list[IntArray] = []
+    judged_rows: list[IntArray] = []
+    n_before = 0
+    for place, (pool, drawn, seen) in enumerate(zip(pools, pairs, judged, strict=True)):
+        asked_about = np.zeros(pool.candidates.n_segments, dtype=bool)
+        for first in range(0, len(drawn), MAX_ANSWERS):
+            chunk = slice(first, first + MAX_ANSWERS)
+            asked_about[drawn[chunk][answered[place :: len(pools)][chunk]]] = True
+        asked_about[seen] = True
+        numbers = np.flatnonzero(asked_about)
+        row_of = np.cumsum(asked_about, dtype=np.int32) + np.int32(n_before - 1)
+        rows: IntArray = drawn if drawn.dtype == np.int32 else np.empty(drawn.shape, np.int32)
+        for first in range(0, len(drawn), MAX_ANSWERS):  # in place: ten million pairs are 80 MB
+            rows[first : first + MAX_ANSWERS] = row_of[drawn[first : first + MAX_ANSWERS]]
+        pair_rows.append(rows)
+        judged_rows.append(row_of[seen])
+        n_before += len(numbers)
+        episodes, first_steps = pool.candidates.locate(numbers)
+        columns["episode"].append(episodes.astype(np.int32))
+        columns["start"].append(first_steps.astype(np.int32))
+        columns["length"].append(np.full(len(numbers), pool.length, dtype=np.int32))
+        columns["returns"].append(pool.returns[numbers])
+        columns["costs"].append(pool.costs[numbers])
+    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    segments = Segments(episode=whole["episode"], start=whole["start"], length=whole["length"])
+    return segments, whole["returns"], whole["costs"], (pair_rows, judged_rows)
+
+
+def _share_statistics(
+    config: LabelConfig, pools: list[Pool], pairs: list[IntArray], judged: list[IntArray]
+) -> dict[str, Any]:
+    """What was drawn: shares of unsafe segments and of starts of episodes."""
+
+    def share(expected: float | None, holds: Callable[[Pool], BoolArray], numbers: list[IntArray]):
+        counts = [_count_in(holds(pool), drawn) for pool, drawn in zip(pools, numbers, strict=True)]
+        return rate(expected, sum(counts), sum(drawn.size for drawn in numbers))
+
+    statistics = {}
+    for suffix, numbers in (("", judged), (" of pairs", pairs)):
+        if not np.isnan(pools[0].costs[0]):
+            statistics[f"unsafe_share{suffix}"] = share(config.unsafe_share, _unsafe, numbers)
+        if config.start_share is not None:
+            statistics[f"start_share{suffix}"] = share(config.start_share, at_start, numbers)
+    return statistics
+
+
+def _unsafe(pool: Pool) -> BoolArray:
+    return is_unsafe(pool.costs, pool.bound)
+
+
+def _count_in(holds: BoolArray, numbers: IntArray) -> int:
+    return sum(
+        int(np.count_nonzero(holds[numbers[first : first + MAX_ANSWERS]]))
+        for first in range(0, len(numbers), MAX_ANSWERS)
+    )
+
+
+def _parameters(annotator: Annotator, judges: list[Judge]) -> dict[str, Any]:
+    """Everything about an annotator as used, for each segment length."""
+    return {
+        **{name: _json(value) for name, value in asdict(annotator.teacher).items()},
+        "share": annotator.share,
+        "beta": _one_or_list([_json(found.beta) for found in judges]),
+        "beta_unit": "deviation",
+        "scale": _one_or_list([found.scale for found in judges]),
+        "skip_threshold": _one_or_list([found.skip_threshold for found in judges]),
+        "equal_threshold": _one_or_list([found.equal_threshold for found in judges]),
+    }
+
+
+def _one_or_list(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _without_safety(config: LabelConfig, dataset: str) -> LabelConfig:
@@ -318,164 +412,6 @@ def _without_safety(config: LabelConfig, dataset: str) -> LabelConfig:
     return replace(config, n_safety=0)
 
 
-def _judges(
-    config: LabelConfig,
-    trajectories: Trajectories | Outcomes,
-    candidates: Candidates,
-    returns: FloatArray,
-    horizon: int,
-    strata: Strata | None,
-) -> list[Judge]:
-    """Every annotator before these segments; those who discount alike share what they see."""
-    asked = config.annotators()
-    rewards, length = np.asarray(trajectories.rewards), candidates.length
-    seen = {(1.0, discount_from): returns for discount_from in DISCOUNT_FROM}
-    for annotator in asked:
-        key = annotator.teacher.discount, annotator.teacher.discount_from
-        if key not in seen:
-            seen[key] = discounted_sums(rewards, trajectories.starts, length, discount=key[0], discount_from=key[1])
-    calibration = None
-    if any(annotator.teacher.error_rate is not None for annotator in asked):
-        # Drawn as the pairs are, but from a stream of its own: beta belongs to the dataset, not to these pairs.
-        n_pairs = max(1, min(N_CALIBRATION_PAIRS, candidates.n_pairs // 4))
-        calibration = returns, draw_pairs(candidates, n_pairs, stream(config.seed, "calibration"), strata=strata)
-    mean_return = float(rewards.sum(dtype=np.float64)) / (len(trajectories.starts) - 1) * length / horizon
-    return [
-        judge(
-            annotator.teacher,
-            values=seen[annotator.teacher.discount, annotator.teacher.discount_from],
-            mean_return=mean_return,
-            calibration=calibration,
-        )
-        for annotator in asked
-    ]
-
-
-def _ask_preferences(
-    config: LabelConfig, judges: list[Judge], returns: FloatArray, pairs: IntArray, scale: float
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The answered pairs and their columns of the store, and the statistics."""
-    asked, n_pairs = config.annotators(), len(pairs)
-    annotator = _assign(asked, n_pairs, stream(config.seed, "preference-annotator"))
-    draws, mistakes = stream(config.seed, "preference"), stream(config.seed, "preference-flip")
-    columns: dict[str, np.ndarray] = {name: np.empty(n_pairs, np.float32) for name in ("probability", "clean", "label")}
-    columns |= {"flipped": np.empty(n_pairs, bool), "answered": np.empty(n_pairs, bool)}
-    tally = np.zeros((len(asked), len(TALLY)))
-    for first in range(0, n_pairs, MAX_ANSWERS):
-        chunk = slice(first, min(first + MAX_ANSWERS, n_pairs))
-        shared = {
-            "draws": draws.random(chunk.stop - first),
-            "mistakes": mistakes.random(chunk.stop - first),
-            "tiredness": np.arange(first, chunk.stop) / max(n_pairs - 1, 1),
-        }
-        for index, found in enumerate(judges):
-            own = slice(None) if len(judges) == 1 else np.flatnonzero(annotator[chunk] == index)
-            of_own = pairs[chunk][own]
-            said = answer(found, returns, of_own, **{name: values[own] for name, values in shared.items()})
-            for name, column in columns.items():
-                column[chunk][own] = getattr(said, name)
-            tally[index] += _count(said, returns[of_own[:, 1]] - returns[of_own[:, 0]], scale)
-    answered = columns.pop("answered")
-    if not answered.any():
-        thresholds = ", ".join(f"{found.skip_threshold:g}" for found in judges)
-        raise DataError(
-            f"preferences: all {n_pairs} pairs were skipped (segment returns up to {returns.max():g}, threshold "
-            f"{thresholds}); use a lower --skip"
-        )
-    columns |= {"annotator": annotator, "pairs": pairs}
-    if not answered.all():
-        columns = {name: column[answered] for name, column in columns.items()}
-    return columns, _preference_statistics(asked, n_pairs, tally)
-
-
-def _ask_safety(
-    config: LabelConfig, costs: FloatArray, bound: float, judged: IntArray
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The safety labels' columns of the store, and the statistics."""
-    asked, n_labels = config.annotators(), len(judged)
-    annotator = _assign(asked, n_labels, stream(config.seed, "safety-annotator"))
-    clean = judge_safety(costs[judged], bound)
-    tiredness = np.arange(n_labels) / max(n_labels - 1, 1)
-    probability = np.zeros(n_labels)
-    for index, one in enumerate(asked):
-        own = annotator == index
-        probability[own] = safety_noise(one.teacher, clean[own], tiredness[own])
-    label, flipped = flip_safety(clean, probability, stream(config.seed, "safety-flip"))
-    unsafe = clean == UNSAFE
-    rates = {
-        name: _rate(float(probability[which].mean()) if which.any() else None, int(flipped[which].sum()), which.sum())
-        for name, which in (("safety_flips", np.ones(n_labels, bool)), ("misses", unsafe), ("false_alarms", ~unsafe))
-    }
-    return {"clean": clean, "flipped": flipped, "label": label, "annotator": annotator}, {
-        **rates,
-        "unsafe_share": _rate(config.unsafe_share, unsafe.sum(), n_labels),
-        "unsafe_labels": _rate(None, (label == UNSAFE).sum(), n_labels),
-    }
-
-
-def _assign(asked: tuple[Annotator, ...], n_queries: int, rng: np.random.Generator) -> IntArray:
-    """Who is asked which query, int32: the shares exactly, but for rounding, in random order."""
-    if len(asked) == 1:
-        return np.zeros(n_queries, np.int32)
-    ends = np.rint(np.cumsum([annotator.share for annotator in asked]) * n_queries).astype(np.int64)
-    annotator = np.repeat(np.arange(len(asked), dtype=np.int32), np.diff(ends, prepend=0))
-    rng.shuffle(annotator)
-    return annotator
-
-
-def _count(said: Answers, differences: FloatArray, scale: float) -> FloatArray:
-    """One row of the tally; rates count the answered pairs that are no tie and whose returns differ."""
-    decided = said.answered & ~said.tied & ~is_tie(differences, scale)
-    second_is_better = differences[decided] > 0
-    probability, noise = said.probability[decided], said.noise[decided]
-    draw_error = np.where(second_is_better, 1 - probability, probability)
-    counted = {
-        "skipped": (~said.answered).sum(),
-        "ties": (said.answered & said.tied).sum(),
-        "decided": decided.sum(),
-        "draw_errors": ((said.clean[decided] == 1) != second_is_better).sum(),
-        "draw_errors_expected": draw_error.sum(),
-        "preference_flips": said.flipped[decided].sum(),
-        "preference_flips_expected": noise.sum(),
-        "preference_error": ((said.label[decided] == 1) != second_is_better).sum(),
-        "preference_error_expected": (draw_error + noise - 2 * draw_error * noise).sum(),
-    }
-    return np.array([counted[name] for name in TALLY], dtype=float)
-
-
-def _preference_statistics(asked: tuple[Annotator, ...], n_pairs: int, tally: FloatArray) -> dict[str, Any]:
-    """Ties, and the rates over all other pairs; of a mixture, also each annotator's final error."""
-
-    def rate(name: str, row: FloatArray) -> dict[str, float | None]:
-        counts = dict(zip(TALLY, row, strict=True))
-        n_decided = counts["decided"]
-        expected = counts[f"{name}_expected"] / n_decided if n_decided else None
-        return _rate(expected, counts[name], n_decided)
-
-    total = tally.sum(axis=0)
-    return {
-        "ties": int(total[TALLY.index("ties")]),
-        "skipped": _rate(None, total[TALLY.index("skipped")], n_pairs),
-        **{name: rate(name, total) for name in ("draw_errors", "preference_flips", "preference_error")},
-        **{
-            f"preference_error of {annotator.name}": rate("preference_error", row)
-            for annotator, row in zip(asked, tally, strict=True)
-            if len(asked) > 1
-        },
-    }
-
-
-def _segments(candidates: Candidates, numbers: IntArray) -> Segments:
-    """References to candidates, whose numbers ascend: so it is enough to look where each episode begins."""
-    n_of_episode = np.diff(np.searchsorted(numbers, candidates.offsets))
-    episodes = np.repeat(np.arange(len(n_of_episode), dtype=np.int32), n_of_episode)
-    return Segments(
-        episode=episodes,
-        start=(numbers - np.repeat(candidates.offsets[:-1], n_of_episode)).astype(np.int32),
-        length=np.full(len(numbers), candidates.length, dtype=np.int32),
-    )
-
-
 def _require_both_classes(costs: FloatArray, bound: float, which: str, options: str) -> None:
     n_unsafe = int(is_unsafe(costs, bound).sum())
     if n_unsafe in (0, len(costs)):
@@ -483,13 +419,6 @@ def _require_both_classes(costs: FloatArray, bound: float, which: str, options: 
             f"safety labels: {n_unsafe} of {len(costs)} {which} are unsafe (costs {costs.min():g} to {costs.max():g}, "
             f"bound {bound:g}); use {options}, or collect another mixture of policies"
         )
-
-
-def _rate(expected: float | None, n_happened: float, n_trials: float) -> dict[str, float | None]:
-    n_happened, n_trials = int(n_happened), int(n_trials)
-    low, high = binomial_interval(n_happened, n_trials)
-    realised = n_happened / n_trials if n_trials else None
-    return {"expected": None if expected is None else float(expected), "realised": realised, "low": low, "high": high}
 
 
 def _json(value: Any) -> Any:

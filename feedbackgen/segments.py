@@ -1,5 +1,6 @@
 """Which segments are asked about: every segment of one length, their sums, and random segments and pairs of them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,10 +41,34 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class Strata:
-    """Draw unsafe and safe segments in fixed shares instead of as they come."""
+    """Draw segments of different kinds in fixed shares instead of as they come.
 
-    unsafe: BoolArray  # (n_segments,), of all candidates
-    unsafe_share: float  # in [0, 1]
+    Raises:
+        DataError: there is no segment of a kind that has a share.
+    """
+
+    kinds: tuple[str, ...]  # what each is called in errors: "that is unsafe"
+    kind: IntArray  # (n_segments,), int16, of every candidate
+    shares: tuple[float, ...]  # of the drawn segments, by kind; they add up to 1
+    options: str  # of the command line, that ask for it: "--unsafe-share"
+
+    def __post_init__(self):
+        for name, share, count in zip(self.kinds, self.shares, self.counts, strict=True):
+            if share > 0 and count == 0:
+                raise DataError(
+                    f"{self.options}: there is no segment {name}; leave {self.options} out, or use another "
+                    "--segment-length"
+                )
+
+    @property
+    def counts(self) -> IntArray:
+        """Candidates of each kind, (n_kinds,)."""
+        return np.bincount(self.kind, minlength=len(self.kinds))
+
+    def most(self) -> int:
+        """How many different segments can be drawn in these shares."""
+        possible = [count / share for count, share in zip(self.counts, self.shares, strict=True) if share > 0]
+        return int(min(possible) + 1e-9)
 
 
 def enumerate_segments(starts: IntArray, length: int, *, dataset: str = "the dataset") -> Candidates:
@@ -136,6 +161,8 @@ def draw_pairs(
     rng: np.random.Generator,
     *,
     strata: Strata | None = None,
+    accepts: Callable[[IntArray], BoolArray] | None = None,
+    options: str = "",
 ) -> IntArray:
     """Draw different pairs of segments; the two of a pair share no step, and no pair comes twice, in either order.
 
@@ -143,26 +170,46 @@ def draw_pairs(
         candidates: what to draw from, uniformly.
         n_pairs: how many.
         rng: the stream of the pairs.
-        strata: each segment of a pair is an unsafe one with probability ``unsafe_share``, before pairs that come twice
-            are dropped; None draws from all alike.
+        strata: the shares of the drawn segments, 2 n_pairs of them, are exact but for rounding; None draws from all
+            alike.
+        accepts: tells of pairs, (n, 2), which may be drawn, (n,); None: all.
+        options: of the command line, that ask for ``accepts``.
 
     Returns:
-        Numbers of the first and the second segment, int64, (n_pairs, 2).
+        Numbers of the first and the second segment, int32 where that suffices, (n_pairs, 2).
 
     Raises:
-        DataError: there are not that many pairs.
+        DataError: there are not that many pairs, or they were not found.
     """
     if n_pairs > candidates.n_pairs:
         raise DataError(_too_few_pairs(n_pairs, candidates.n_pairs, candidates.length))
-    pairs = np.empty((0, 2), dtype=np.int64)
-    n_drawn = n_pairs + n_pairs // 16 + 64
+    pools = _Pools(candidates.n_segments) if strata is None else _Pools.of(strata)
+    kinds = None if strata is None else deal(strata.shares, 2 * n_pairs, rng).reshape(n_pairs, 2)
+    pairs = np.zeros((n_pairs, 2), dtype=_index_type(candidates.n_segments))
+    known = np.empty(0, dtype=np.int64)  # keys of the pairs that stay, sorted
+    missing, n_tries = np.arange(n_pairs), 1
     for _ in range(MAX_ROUNDS):
-        drawn = _draw(candidates.n_segments, (n_drawn, 2), rng, strata)
-        pairs = _distinct(np.concatenate([pairs, drawn[~_overlap(candidates, drawn)]]), candidates.n_segments)
-        if len(pairs) >= n_pairs:
-            return pairs[:n_pairs]
-        n_drawn = min(2 * n_drawn, MAX_DRAW)
-    raise DataError(_too_few_pairs(n_pairs, len(pairs), candidates.length))
+        found = np.zeros(len(missing), dtype=bool)
+        n_rows = max(MAX_DRAW // n_tries, 1)
+        for first in range(0, len(missing), n_rows):
+            rows = missing[first : first + n_rows]
+            wanted = None if kinds is None else np.repeat(kinds[rows], n_tries, axis=0)
+            drawn = pools.draw((len(rows) * n_tries, 2), wanted, rng)
+            good = ~_overlap(candidates, drawn) & ~_among(_keys(drawn, pools.n), known)
+            if accepts is not None:
+                good[good] = accepts(drawn[good])
+            good, drawn = good.reshape(len(rows), n_tries), drawn.reshape(len(rows), n_tries, 2)
+            found[first : first + n_rows] = good.any(axis=1)
+            pairs[rows] = drawn[np.arange(len(rows)), good.argmax(axis=1)]
+        again = _come_again(_keys(pairs if found.all() and n_tries == 1 else pairs[missing[found]], pools.n))
+        missing = np.union1d(missing[~found], missing[found][again])
+        if len(missing) == 0:
+            return pairs
+        known = np.sort(np.delete(_keys(pairs, pools.n), missing))
+        n_tries = min(4 * n_tries, max(MAX_DRAW // len(missing), 1))
+    if strata is not None:
+        options = ", ".join(filter(None, [strata.options, options]))
+    raise DataError(_too_few_pairs(n_pairs, n_pairs - len(missing), candidates.length, options))
 
 
 def draw_segments(
@@ -178,26 +225,57 @@ def draw_segments(
         n_segments: number of candidates.
         n_drawn: how many to draw.
         rng: the stream of the segments.
-        strata: ``unsafe_share`` of the drawn are unsafe, exact but for rounding; None draws from all alike.
+        strata: the shares of the drawn segments are exact but for rounding; None draws from all alike.
 
     Returns:
         Numbers of the segments in random order, int64, (n_drawn,).
 
     Raises:
-        DataError: there are not that many segments, or not that many unsafe or safe ones.
+        DataError: there are not that many segments, or not that many of a kind.
     """
     if strata is None:
-        _require_enough(n_drawn, n_segments, "")
+        _require_enough(n_drawn, n_segments)
         return _choose(n_segments, n_drawn, rng)
-    n_unsafe = round(n_drawn * strata.unsafe_share)
     drawn = []
-    for kind, stratum, n_wanted in (
-        ("unsafe ", np.flatnonzero(strata.unsafe), n_unsafe),
-        ("safe ", np.flatnonzero(~strata.unsafe), n_drawn - n_unsafe),
-    ):
-        _require_enough(n_wanted, len(stratum), kind)
-        drawn.append(stratum[_choose(len(stratum), n_wanted, rng)])
+    for index, n_wanted in enumerate(split(strata.shares, n_drawn)):
+        stratum = np.flatnonzero(strata.kind == index)
+        _require_enough(int(n_wanted), len(stratum), strata.kinds[index], strata.options)
+        drawn.append(stratum[_choose(len(stratum), int(n_wanted), rng)])
     return rng.permutation(np.concatenate(drawn))
+
+
+def split(shares: Sequence[float], n: int) -> IntArray:
+    """``n`` in whole parts by shares that add up to 1, exact but for rounding, (n_shares,)."""
+    ends = np.rint(np.cumsum(shares) / np.sum(shares) * n).astype(np.int64)
+    return np.diff(ends, prepend=0)
+
+
+def deal(shares: Sequence[float], n: int, rng: np.random.Generator) -> IntArray:
+    """Which share each of ``n`` belongs to, in random order, int16, (n,); see `split`."""
+    dealt = np.repeat(np.arange(len(shares), dtype=np.int16), split(shares, n))
+    rng.shuffle(dealt)
+    return dealt
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """Where segments are drawn from: all numbers below ``n``, or those of a kind."""
+
+    n: int
+    order: IntArray | None = None  # (n,), numbers sorted by kind
+    first: IntArray | None = None  # (n_kinds,), place of each kind's first
+    counts: IntArray | None = None  # (n_kinds,)
+
+    @classmethod
+    def of(cls, strata):
+        counts = strata.counts
+        order = np.argsort(strata.kind, kind="stable").astype(_index_type(len(strata.kind)))
+        return cls(len(order), order, np.cumsum(counts) - counts, counts)
+
+    def draw(self, shape, kinds, rng):
+        if kinds is None:
+            return rng.integers(self.n, size=shape)
+        return self.order[self.first[kinds] + rng.integers(self.counts[kinds])]
 
 
 def _joined(left, n_left, right, n_right, discount, discount_from):
@@ -209,18 +287,6 @@ def _joined(left, n_left, right, n_right, discount, discount_from):
     return left + right * discount**n_left
 
 
-def _draw(n_segments, shape, rng, strata):
-    if strata is None:
-        return rng.integers(n_segments, size=shape)
-    numbers = np.flatnonzero(strata.unsafe), np.flatnonzero(~strata.unsafe)
-    from_unsafe = rng.random(shape) < strata.unsafe_share
-    drawn = np.empty(shape, dtype=np.int64)
-    for stratum, chosen in zip(numbers, (from_unsafe, ~from_unsafe), strict=True):
-        if chosen.any():
-            drawn[chosen] = stratum[rng.integers(len(stratum), size=int(chosen.sum()))]
-    return drawn
-
-
 def _overlap(candidates, pairs):
     overlap = np.abs(pairs[:, 0] - pairs[:, 1]) < candidates.length
     # Neighbouring numbers may also belong to neighbouring episodes.
@@ -229,18 +295,28 @@ def _overlap(candidates, pairs):
     return overlap
 
 
-def _distinct(pairs, n_segments):
-    """Each pair where it came first."""
-    keys = pairs.min(axis=1) * np.int64(n_segments) + pairs.max(axis=1)
+def _keys(pairs, n_segments):
+    """A number for each pair, the same in either order, int64, (n_pairs,)."""
+    first, second = pairs[:, 0], pairs[:, 1]
+    keys = np.minimum(first, second).astype(np.int64)
+    keys *= n_segments
+    keys += np.maximum(first, second)
+    return keys
+
+
+def _among(keys, known):
+    if len(known) == 0:
+        return np.zeros(len(keys), dtype=bool)
+    return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
+
+
+def _come_again(keys):
+    """Places of the keys that came before, int64."""
     in_order = np.sort(keys)
     twice = in_order[1:][in_order[1:] == in_order[:-1]]
-    if len(twice) == 0:
-        return pairs
     # Few come twice as a rule, so only those are looked at closely.
-    places = np.flatnonzero(np.isin(keys, twice))
-    again = np.ones(len(places), dtype=bool)
-    again[np.unique(keys[places], return_index=True)[1]] = False
-    return np.delete(pairs, places[again], axis=0)
+    places = np.flatnonzero(_among(keys, twice))
+    return np.delete(places, np.unique(keys[places], return_index=True)[1])
 
 
 def _choose(n, n_drawn, rng):
@@ -259,16 +335,25 @@ def _choose(n, n_drawn, rng):
     return chosen[:n_drawn]
 
 
-def _require_enough(n_wanted, n_there, kind):
+def _index_type(n):
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
+
+
+def _require_enough(n_wanted, n_there, kind="", options=""):
     if n_wanted > n_there:
         raise DataError(
-            f"safety labels: {n_wanted} different {kind}segments asked for, there are {n_there}; ask for fewer labels"
-            + (", or another --unsafe-share" if kind else "")
+            f"safety labels: {n_wanted} different segments{' ' + kind if kind else ''} asked for, there are {n_there}; "
+            + ("ask for fewer labels" + (f", or another {options}" if kind else ""))
         )
 
 
-def _too_few_pairs(n_wanted, n_there, length):
+def _too_few_pairs(n_wanted, n_there, length, options=""):
     fewer = f"--pairs {n_there} or less, or " if n_there else ""
+    if options:
+        return (
+            f"pairs: {n_wanted} different pairs asked for, but only {n_there} of segments of length {length} that "
+            f"share no step were found by {options}; use {fewer}another {options}"
+        )
     return (
         f"pairs: {n_wanted} different pairs asked for, but there are {n_there} of segments of length {length} that "
         f"share no step; use {fewer}a shorter --segment-length"

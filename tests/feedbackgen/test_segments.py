@@ -8,12 +8,13 @@ from feedbackgen.errors import DataError
 from feedbackgen.seeding import stream
 from feedbackgen.segments import (
     Strata,
-    _distinct,
+    deal,
     discounted_sums,
     draw_pairs,
     draw_segments,
     enumerate_segments,
     segment_sums,
+    split,
 )
 
 STARTS = np.array([0, 5, 7, 11])  # episodes of 5, 2 and 4 steps
@@ -97,20 +98,62 @@ def test_drawn_segments_are_distinct():
     assert sorted(draw_segments(50, 50, stream(0, "safety-segments"))) == list(range(50))
 
 
-def test_strata_give_the_share_of_unsafe_segments():
-    strata = Strata(unsafe=np.arange(1000) < 20, unsafe_share=0.5)
+def of_kinds(unsafe, share):
+    return Strata(
+        kinds=("that is unsafe", "that is safe"),
+        kind=1 - unsafe.astype(np.int16),
+        shares=(share, 1 - share),
+        options="--unsafe-share",
+    )
+
+
+def test_strata_give_the_share_of_unsafe_segments_exactly():
+    strata = of_kinds(np.arange(1000) < 20, 0.5)
     drawn = draw_segments(1000, 40, stream(0, "safety-segments"), strata=strata)
-    assert strata.unsafe[drawn].sum() == 20
-    strata = Strata(unsafe=np.arange(1000) < 300, unsafe_share=0.5)
-    pairs = draw_pairs(enumerate_segments(np.array([0, 1000]), 1), 2000, stream(0, "pairs"), strata=strata)
-    assert 0.4 < strata.unsafe[pairs].mean() < 0.6
+    assert np.sum(drawn < 20) == 20 and strata.most() == 40
+    # Many pairs overlap within so short an episode, unsafe ones above all: drawing anew must not shift the share.
+    unsafe = np.arange(1000) < 400
+    for share in (0.25, 0.5, 0.9):
+        strata = of_kinds(unsafe, share)
+        pairs = draw_pairs(enumerate_segments(np.array([0, 1199]), 200), 2000, stream(0, "pairs"), strata=strata)
+        assert unsafe[pairs].sum() == 4000 * share
+        assert len({frozenset(pair) for pair in pairs.tolist()}) == 2000
 
 
 @pytest.mark.parametrize(("n_drawn", "kind"), [(42, "unsafe"), (1970, "safe")])
 def test_too_few_segments_of_a_stratum_are_refused(n_drawn, kind):
-    strata = Strata(unsafe=np.arange(1000) < 20, unsafe_share=0.5 if kind == "unsafe" else 0.01)
-    with pytest.raises(DataError, match=f"different {kind} segments asked for, there are .*--unsafe-share"):
+    strata = of_kinds(np.arange(1000) < 20, 0.5 if kind == "unsafe" else 0.01)
+    message = (
+        f"different segments that is {kind} asked for, there are .*; ask for fewer labels, or another --unsafe-share"
+    )
+    with pytest.raises(DataError, match=message):
         draw_segments(1000, n_drawn, stream(0, "safety-segments"), strata=strata)
+
+
+def test_a_share_of_segments_that_are_not_there_is_refused():
+    with pytest.raises(DataError) as refusal:
+        of_kinds(np.zeros(10, dtype=bool), 0.5)
+    assert str(refusal.value) == (
+        "--unsafe-share: there is no segment that is unsafe; leave --unsafe-share out, or use another --segment-length"
+    )
+
+
+def test_accepted_pairs_alone_are_drawn_or_too_few_are_refused():
+    candidates = enumerate_segments(np.array([0, 2000]), 1)
+    pairs = draw_pairs(candidates, 900, stream(0, "pairs"), accepts=lambda pairs: pairs.sum(axis=1) == 1999)
+    assert np.all(pairs.sum(axis=1) == 1999)
+    with pytest.raises(DataError) as refusal:
+        draw_pairs(
+            enumerate_segments(np.array([0, 20]), 1),
+            11,
+            stream(0, "pairs"),
+            accepts=lambda pairs: pairs.sum(axis=1) == 19,
+            options="--margin",
+        )
+    assert str(refusal.value) == (
+        "pairs: 11 different pairs asked for, but only 10 of segments of length 1 that share no step were found by "
+        "--margin; use --pairs 10 or less, or another --margin"
+    )
 
 
 def test_more_segments_than_there_are_is_refused():
@@ -119,8 +162,8 @@ def test_more_segments_than_there_are_is_refused():
 
 
 def test_too_few_pairs_within_the_strata_are_refused():
-    strata = Strata(unsafe=np.arange(100) < 4, unsafe_share=1.0)
-    with pytest.raises(DataError, match="there are 6 of segments of length 1"):
+    strata = of_kinds(np.arange(100) < 4, 1.0)
+    with pytest.raises(DataError, match="only 6 of segments of length 1 that share no step were found by --unsafe"):
         draw_pairs(enumerate_segments(np.array([0, 100]), 1), 7, stream(0, "pairs"), strata=strata)
 
 
@@ -147,9 +190,18 @@ def test_every_ordered_choice_of_segments_is_equally_likely():
     assert chi2.sf(((counts - 1000) ** 2 / 1000).sum(), df=19) > 1e-6
 
 
-def test_a_pair_that_comes_twice_stays_where_it_came_first():
-    pairs = np.array([[1, 2], [5, 6], [2, 1], [3, 4], [5, 6], [1, 2]])
-    assert _distinct(pairs, 10).tolist() == [[1, 2], [5, 6], [3, 4]]
+@pytest.mark.parametrize("at_once", [2, 7, 1_000_000])
+def test_pairs_are_distinct_whatever_is_drawn_at_once(at_once, monkeypatch):
+    monkeypatch.setattr("feedbackgen.segments.MAX_DRAW", at_once)
+    pairs = draw_pairs(enumerate_segments(np.array([0, 12]), 2), 40, stream(0, "pairs"))
+    assert len({frozenset(pair) for pair in pairs.tolist()}) == 40
+    assert np.abs(pairs[:, 0] - pairs[:, 1]).min() >= 2
+
+
+def test_parts_are_whole_and_exact_but_for_rounding():
+    assert split((0.5, 0.3, 0.2), 10).tolist() == [5, 3, 2]
+    assert split((1 / 3, 1 / 3, 1 / 3), 10).sum() == 10
+    assert np.bincount(deal((0.25, 0.75), 8, stream(0, "deal"))).tolist() == [2, 6]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 11])
