@@ -11,6 +11,7 @@ from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 MAX_DRAW = 1_000_000  # pairs drawn at once, which bounds the memory
 MAX_SUMMED = 32_768  # steps summed at once: as many as stay in a processor's cache
+MAX_TRIES = 50_000  # at the same pair in one round
 MAX_ROUNDS = 24  # of drawing, before we say that there are no more pairs
 
 
@@ -206,7 +207,7 @@ def draw_pairs(
         if len(missing) == 0:
             return pairs
         known = np.sort(np.delete(_keys(pairs, pools.n), missing))
-        n_tries = min(4 * n_tries, max(MAX_DRAW // len(missing), 1))
+        n_tries = min(4 * n_tries, MAX_TRIES, max(MAX_DRAW // len(missing), 1))
     if strata is not None:
         options = ", ".join(filter(None, [strata.options, options]))
     raise DataError(_too_few_pairs(n_pairs, n_pairs - len(missing), candidates.length, options))

@@ -79,7 +79,9 @@ def collect(
 def label(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
     pairs: Annotated[int, typer.Option(help="Preferences to ask for.")] = 10_000,
-    segment_length: Annotated[int, typer.Option(help="Steps of a segment.")] = 64,
+    segment_length: Annotated[
+        str, typer.Option(metavar="STEPS[,STEPS...]", help="Of a segment; several take turns.")
+    ] = "64",
     teacher: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +126,19 @@ def label(
         float | None, typer.Option(help="Per episode, scaled to segments; default the task's.")
     ] = None,
     safety_threshold: Annotated[float | None, typer.Option(help="Instead: highest cost of a safe segment.")] = None,
+    queries: Annotated[
+        str, typer.Option(help="uniform, or stratified: spread evenly over returns and costs.")
+    ] = "uniform",
     unsafe_share: Annotated[float | None, typer.Option(help="Share of unsafe segments; default as they come.")] = None,
+    start_share: Annotated[
+        float | None, typer.Option(help="Share of segments that start with their episode; default as they come.")
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH", help="Ask where returns differ by so many standard deviations; HIGH may be inf."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the feedback.")] = "default",
     force: Force = False,
@@ -143,7 +157,7 @@ def label(
     config = LabelConfig(
         n_pairs=pairs,
         n_safety=safety_labels,
-        segment_length=segment_length,
+        segment_length=_numbers(segment_length, int, "--segment-length"),
         teachers=tuple(teacher or [DEFAULT_TEACHER]),
         beta=beta,
         beta_unit=beta_unit,
@@ -161,7 +175,10 @@ def label(
         false_alarm_rate=false_alarm_rate,
         cost_limit=cost_limit,
         safety_threshold=safety_threshold,
+        queries=queries,
         unsafe_share=unsafe_share,
+        start_share=start_share,
+        margin=None if margin is None else _numbers(margin, float, "--margin"),
         seed=seed,
     )
     summary = label_dataset(dataset, config, name=name, force=force)
@@ -236,6 +253,13 @@ def replay(
         print_pairs(pairs)
     if video is not None:
         say(f"video in {video}")
+
+
+def _numbers(words: str, kind, option: str) -> tuple:
+    try:
+        return tuple(kind(word) for word in words.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {words!r}", param_hint=option) from None
 
 
 def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:

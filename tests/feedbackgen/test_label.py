@@ -161,8 +161,127 @@ def test_ties_are_half_and_are_neither_errors_nor_flips():
     assert not feedback.oracle.preference_flipped[feedback.preferences.label == 0.5].any()
 
 
-def test_the_unsafe_share_is_met():
-    assert answer(unsafe_share=0.5).attributes["statistics"]["unsafe_share"]["realised"] == 0.5
+def drawn(feedback, trajectories):
+    """First step, unsafe or not, of the segments of pairs and of the judged ones."""
+    segments, bound = feedback.segments, feedback.attributes["safety_bound"]
+    steps = (trajectories.starts[segments.episode] + segments.start)[:, None] + np.arange(20)
+    unsafe = trajectories.costs[steps].sum(axis=1) > bound
+    rows = feedback.preferences.pair.ravel(), feedback.safety.segment
+    return [(segments.start[row], unsafe[row]) for row in rows]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.75])
+def test_the_unsafe_share_is_met_exactly_in_pairs_and_in_safety_labels(share):
+    trajectories = make_trajectories()
+    feedback = answer(trajectories=trajectories, unsafe_share=share)
+    for _, unsafe in drawn(feedback, trajectories):
+        assert unsafe.mean() == share
+    statistics = feedback.attributes["statistics"]
+    assert statistics["unsafe_share"]["realised"] == statistics["unsafe_share of pairs"]["realised"] == share
+
+
+def test_the_share_of_starts_is_met_exactly_beside_the_unsafe_share():
+    trajectories = make_trajectories(n_episodes=400)
+    for unsafe_share in (None, 0.4):
+        feedback = answer(trajectories=trajectories, start_share=0.3, unsafe_share=unsafe_share, n_safety=100)
+        for first_step, unsafe in drawn(feedback, trajectories):
+            assert (first_step == 0).mean() == 0.3
+            if unsafe_share is not None:
+                assert unsafe.mean() == 0.4
+    statistics = feedback.attributes["statistics"]
+    assert statistics["start_share of pairs"]["realised"] == statistics["start_share"]["expected"] == 0.3
+
+
+def test_as_many_segments_are_judged_as_the_shares_allow():
+    feedback = answer(start_share=0.5)  # of 40 episodes
+    assert len(feedback.safety) == 80 and len(feedback.preferences) == 200
+
+
+def test_a_kind_that_is_not_there_is_refused():
+    trajectories = make_trajectories(n_episodes=4)
+    late = np.tile(np.arange(200) >= 100, 4).astype(float)
+    with pytest.raises(DataError) as refusal:
+        answer(trajectories=dataclasses.replace(trajectories, costs=late), unsafe_share=0.5, start_share=0.5)
+    assert str(refusal.value) == (
+        "--unsafe-share and --start-share: there is no segment that is unsafe at a start; leave --unsafe-share and "
+        "--start-share out, or use another --segment-length"
+    )
+
+
+def test_stratified_segments_cover_returns_and_costs_evenly():
+    trajectories = make_trajectories()
+    covered = []
+    for queries in ("uniform", "stratified"):
+        feedback = answer(trajectories=trajectories, queries=queries, n_pairs=2000, n_safety=500)
+        costs = feedback.oracle.segment_cost[feedback.preferences.pair.ravel()]
+        covered.append(np.bincount(np.minimum(costs, 4).astype(int), minlength=5) / len(costs))
+    # Costs 0, 1, 2, 3 and more: as they come, zero is by far the most frequent; in strata each has a quarter.
+    assert covered[0].max() > 0.4 and covered[1].max() < 0.3
+    assert len(feedback.safety) == 500
+
+
+@pytest.mark.parametrize("margin", [(0.0, 0.1), (0.5, 1.0), (1.5, math.inf)])
+def test_pairs_are_drawn_by_the_margin_of_their_returns(margin):
+    feedback = answer(n_pairs=1000, margin=margin)
+    returns = feedback.oracle.segment_return[feedback.preferences.pair]
+    margins = np.abs(returns[:, 1] - returns[:, 0]) / feedback.attributes["statistics"]["return_scale"]
+    assert np.all((margins >= margin[0]) & (margins <= margin[1]))
+    assert margins.max() - margins.min() > 0.9 * (min(margin[1], 2.0) - margin[0])
+
+
+def test_a_margin_that_no_pair_has_is_refused():
+    with pytest.raises(DataError, match="only 0 of segments of length 20 .* found by --margin; use another --margin"):
+        answer(margin=(50.0, 60.0), n_pairs=5)
+
+
+def test_several_lengths_take_turns_in_one_store():
+    trajectories = make_trajectories()
+    feedback = answer(trajectories=trajectories, segment_length=(10, 20, 40), n_pairs=300, beta=math.inf, noise=0.0)
+    check_feedback(feedback)
+    pairs, segments = feedback.preferences.pair, feedback.segments
+    lengths = segments.length[pairs]
+    assert np.array_equal(lengths[:, 0], np.tile([10, 20, 40], 100))
+    assert np.array_equal(lengths[:, 0], lengths[:, 1])
+    assert np.bincount(segments.length[feedback.safety.segment]).tolist()[10::10] == [100, 100, 0, 100]
+    assert feedback.attributes["safety_bound"] == [1.0, 2.0, 4.0]  # a limit of 25 in 250 steps
+    first = trajectories.starts[segments.episode] + segments.start
+    totals = [np.concatenate([[0], np.cumsum(values)]) for values in (trajectories.rewards, trajectories.costs)]
+    returns, costs = (total[first + segments.length] - total[first] for total in totals)
+    assert np.array_equal(feedback.preferences.label, returns[pairs[:, 1]] > returns[pairs[:, 0]])
+    unsafe = costs > segments.length / 10 + 1e-6
+    assert np.array_equal(feedback.safety.label == -1, unsafe[feedback.safety.segment])
+
+
+def test_an_error_rate_is_met_at_each_length():
+    feedback = answer(segment_length=(5, 50), n_pairs=8000, error_rate=0.2, noise=0.0)
+    returns = feedback.oracle.segment_return[feedback.preferences.pair]
+    wrong = feedback.preferences.label != (returns[:, 1] > returns[:, 0])
+    low, high = binom.interval(0.999, 4000, 0.2)
+    for place in (0, 1):
+        assert low - 40 <= wrong[place::2].sum() <= high + 40  # beta is solved for on a sample of its own
+    short, long = feedback.attributes["statistics"]["beta"]
+    assert short != long
+
+
+def test_a_tiring_teacher_tires_in_the_order_of_the_rows_whatever_the_length():
+    feedback = answer(segment_length=(10, 20), n_pairs=8000, beta=math.inf, noise=0.0, drift=0.4)
+    flipped = feedback.oracle.preference_flipped
+    for place in (0, 1):
+        for half, expected in ((slice(0, 2000), 0.1), (slice(2000, 4000), 0.3)):
+            low, high = binom.interval(0.999, 2000, expected)
+            assert low - 20 <= flipped[place::2][half].sum() <= high + 20
+
+
+def test_pairs_that_are_skipped_are_not_stored():
+    trajectories = make_trajectories()
+    feedback = answer(trajectories=trajectories, skip=1.0, n_pairs=1000, segment_length=(10, 20))
+    check_feedback(feedback)
+    rate = feedback.attributes["statistics"]["skipped"]["realised"]
+    assert 0.05 < rate < 0.5 and len(feedback.preferences) == round(1000 * (1 - rate))
+    referenced = np.unique(np.append(feedback.preferences.pair, feedback.safety.segment))
+    assert np.array_equal(referenced, np.arange(len(feedback.segments)))
+    with pytest.raises(DataError, match=r"preferences: all 1000 pairs were skipped .*; use a lower --skip"):
+        answer(skip=50.0, n_pairs=1000)
 
 
 def test_the_safety_threshold_replaces_the_scaled_limit():
@@ -219,6 +338,17 @@ def test_trajectories_without_rewards_are_refused():
         ({"n_pairs": 0}, "--pairs: expected an integer >= 1, got 0"),
         ({"n_pairs": 1.5}, "--pairs: expected an integer >= 1, got 1.5"),
         ({"n_safety": -1}, "--safety-labels: expected an integer >= 0, got -1"),
+        ({"segment_length": (32, 0)}, "--segment-length: expected an integer >= 1, got 0"),
+        ({"segment_length": (32, 32)}, "--segment-length: expected each length once, got (32, 32)"),
+        ({"segment_length": ()}, "--segment-length: expected each length once, got ()"),
+        ({"segment_length": (1, 2, 3), "n_pairs": 2}, "--pairs: expected at least 3, one per --segment-length, got 2"),
+        ({"queries": "hard"}, "--queries: expected uniform or stratified, got hard"),
+        ({"start_share": 1.0}, "--start-share: expected a share in (0, 1), got 1.0"),
+        (
+            {"start_share": 0.5, "queries": "stratified"},
+            "--start-share and --queries stratified: expected one of them, got both",
+        ),
+        ({"margin": (2.0, 1.0)}, "--margin: expected LOW,HIGH with 0 <= LOW < HIGH, in deviations, got (2.0, 1.0)"),
         ({"segment_length": 0}, "--segment-length: expected an integer >= 1, got 0"),
         ({"seed": -1}, "--seed: expected an integer >= 0, got -1"),
         ({"beta": 0.0}, "--beta: expected a number above 0, or inf, got 0.0"),

@@ -190,7 +190,7 @@ def test_every_ordered_choice_of_segments_is_equally_likely():
     assert chi2.sf(((counts - 1000) ** 2 / 1000).sum(), df=19) > 1e-6
 
 
-@pytest.mark.parametrize("at_once", [2, 7, 1_000_000])
+@pytest.mark.parametrize("at_once", [50, 1_000_000])
 def test_pairs_are_distinct_whatever_is_drawn_at_once(at_once, monkeypatch):
     monkeypatch.setattr("feedbackgen.segments.MAX_DRAW", at_once)
     pairs = draw_pairs(enumerate_segments(np.array([0, 12]), 2), 40, stream(0, "pairs"))
