@@ -284,13 +284,8 @@ def expected_error(differences: FloatArray, *, beta: float, scale: float, percei
         scale: unit of the differences that the teacher perceives.
         perceived: the differences as the teacher sees them, (n_pairs,); None: as they are.
     """
-    perceived = differences if perceived is None else perceived
-    decided = ~is_tie(differences, scale) & ~is_tie(perceived, scale)
-    if not decided.any():
-        return 0.0
-    errors = error_probabilities(perceived[decided], beta=beta, scale=scale)
-    agree = (perceived[decided] > 0) == (differences[decided] > 0)
-    return float(np.where(agree, errors, 1 - errors).mean())
+    margins = _signed_margins(differences, scale, differences if perceived is None else perceived)
+    return _mean_error(margins, beta) if len(margins) else 0.0
 
 
 def solve_beta(
@@ -306,11 +301,13 @@ def solve_beta(
         DataError: a teacher who sees something else than the return errs more often at every beta.
     """
 
-    def error(beta: float) -> float:
-        return expected_error(differences, beta=beta, scale=scale, perceived=perceived)
-
-    if error_rate == 0 and error(math.inf) == 0:
+    margins = _signed_margins(differences, scale, differences if perceived is None else perceived)
+    if len(margins) == 0 or (error_rate == 0 and margins.min() > 0):
         return math.inf
+
+    def error(beta: float) -> float:
+        return _mean_error(margins, beta)
+
     # Without myopia the error falls from 0.5 to 0 as beta grows; with it, it may rise again.
     errors = np.array([error(float(beta)) for beta in BETAS])
     below = np.flatnonzero(errors <= error_rate)
@@ -350,6 +347,17 @@ def check_noise(value: float, name: str) -> None:
 def flag(name: str) -> str:
     """The command line's name of a field."""
     return "--" + name.replace("_", "-")
+
+
+def _signed_margins(differences: FloatArray, scale: float, perceived: FloatArray) -> FloatArray:
+    """Perceived margins per scale of the pairs that are no tie, below 0 where the higher return is seen as lower."""
+    decided = ~is_tie(differences, scale) & ~is_tie(perceived, scale)
+    return np.where(differences[decided] > 0, perceived[decided], -perceived[decided]) / scale
+
+
+def _mean_error(margins: FloatArray, beta: float) -> float:
+    with np.errstate(over="ignore"):  # beyond the largest float there is no doubt left
+        return float((1 / (1 + np.exp(beta * margins))).mean())
 
 
 def _choose(differences: FloatArray, draws: FloatArray, *, beta: float, scale: float) -> FloatArray:

@@ -135,9 +135,7 @@ def label(
     ] = None,
     margin: Annotated[
         str | None,
-        typer.Option(
-            metavar="LOW,HIGH", help="Ask where returns differ by so many standard deviations; HIGH may be inf."
-        ),
+        typer.Option(metavar="LOW,HIGH", help="Ask where returns differ by so many standard deviations."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the feedback.")] = "default",

@@ -210,13 +210,16 @@ def test_a_kind_that_is_not_there_is_refused():
 
 def test_stratified_segments_cover_returns_and_costs_evenly():
     trajectories = make_trajectories()
+    rare = trajectories.costs * (np.random.default_rng(0).random(trajectories.n_steps) < 0.4)
+    trajectories = dataclasses.replace(trajectories, costs=rare)
     covered = []
     for queries in ("uniform", "stratified"):
         feedback = answer(trajectories=trajectories, queries=queries, n_pairs=2000, n_safety=500)
         costs = feedback.oracle.segment_cost[feedback.preferences.pair.ravel()]
-        covered.append(np.bincount(np.minimum(costs, 4).astype(int), minlength=5) / len(costs))
-    # Costs 0, 1, 2, 3 and more: as they come, zero is by far the most frequent; in strata each has a quarter.
-    assert covered[0].max() > 0.4 and covered[1].max() < 0.3
+        covered.append(np.bincount(np.minimum(costs, 3).astype(int), minlength=4) / len(costs))
+    # As they come, half of the segments cost nothing; quantiles make bins of 0, 1, 2, and more, with a quarter each.
+    assert covered[0][0] > 0.45
+    assert covered[1] == pytest.approx(1 / 4, abs=1e-3)
     assert len(feedback.safety) == 500
 
 
@@ -230,7 +233,7 @@ def test_pairs_are_drawn_by_the_margin_of_their_returns(margin):
 
 
 def test_a_margin_that_no_pair_has_is_refused():
-    with pytest.raises(DataError, match="only 0 of segments of length 20 .* found by --margin; use another --margin"):
+    with pytest.raises(DataError, match=r"only 0 of segments of length 20 .* found by --margin; use another --margin"):
         answer(margin=(50.0, 60.0), n_pairs=5)
 
 
