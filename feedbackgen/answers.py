@@ -106,7 +106,7 @@ def ask_preferences(
             shared = {
                 "draws": draws.random(len(some)),
                 "mistakes": mistakes.random(len(some)),
-                "tiredness": np.arange(n_pairs)[rows] / max(n_pairs - 1, 1),
+                "tiredness": np.arange(rows.start, rows.stop, n_pools) / max(n_pairs - 1, 1),
             }
             for index, found in enumerate(before):
                 own = slice(None) if len(asked) == 1 else np.flatnonzero(annotator[rows] == index)
@@ -139,7 +139,7 @@ def ask_safety(
     for place, (pool, drawn) in enumerate(zip(pools, judged, strict=True)):
         rows = slice(place, n_labels, n_pools)
         clean = judge_safety(pool.costs[drawn], pool.bound)
-        tiredness = np.arange(n_labels)[rows] / max(n_labels - 1, 1)
+        tiredness = np.arange(place, n_labels, n_pools) / max(n_labels - 1, 1)
         noise = np.zeros(len(drawn))
         for index, one in enumerate(asked):
             own = annotator[rows] == index

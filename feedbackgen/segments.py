@@ -188,7 +188,7 @@ def draw_pairs(
     kinds = None if strata is None else deal(strata.shares, 2 * n_pairs, rng).reshape(n_pairs, 2)
     pairs = np.zeros((n_pairs, 2), dtype=_index_type(candidates.n_segments))
     known = np.empty(0, dtype=np.int64)  # keys of the pairs that stay, sorted
-    missing, n_tries = np.arange(n_pairs), 1
+    missing, n_tries = np.arange(n_pairs, dtype=_index_type(n_pairs)), 1
     for _ in range(MAX_ROUNDS):
         found = np.zeros(len(missing), dtype=bool)
         n_rows = max(MAX_DRAW // n_tries, 1)
@@ -202,11 +202,13 @@ def draw_pairs(
             good, drawn = good.reshape(len(rows), n_tries), drawn.reshape(len(rows), n_tries, 2)
             found[first : first + n_rows] = good.any(axis=1)
             pairs[rows] = drawn[np.arange(len(rows)), good.argmax(axis=1)]
-        again = _come_again(_keys(pairs if found.all() and n_tries == 1 else pairs[missing[found]], pools.n))
-        missing = np.union1d(missing[~found], missing[found][again])
+        left_out = missing[~found]
+        missing = np.union1d(left_out, _come_again(pairs, left_out, pools.n)).astype(missing.dtype)
         if len(missing) == 0:
             return pairs
-        known = np.sort(np.delete(_keys(pairs, pools.n), missing))
+        known = _keys(pairs, pools.n)
+        known[missing] = -1  # no pair's
+        known.sort()
         n_tries = min(4 * n_tries, MAX_TRIES, max(MAX_DRAW // len(missing), 1))
     if strata is not None:
         options = ", ".join(filter(None, [strata.options, options]))
@@ -311,13 +313,24 @@ def _among(keys, known):
     return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
 
 
-def _come_again(keys):
-    """Places of the keys that came before, int64."""
-    in_order = np.sort(keys)
-    twice = in_order[1:][in_order[1:] == in_order[:-1]]
+def _come_again(pairs, left_out, n_segments):
+    """Places of the pairs that came before, int64; those at ``left_out`` are no pairs yet."""
+    keys = _keys(pairs, n_segments)
+    keys[left_out] = -1 - np.arange(len(left_out))
+    keys.sort()
+    twice = keys[1:][keys[1:] == keys[:-1]]
+    if len(twice) == 0:
+        return np.empty(0, dtype=np.int64)
     # Few come twice as a rule, so only those are looked at closely.
-    places = np.flatnonzero(_among(keys, twice))
-    return np.delete(places, np.unique(keys[places], return_index=True)[1])
+    del keys
+    places = np.concatenate(
+        [
+            first + np.flatnonzero(_among(_keys(pairs[first : first + MAX_DRAW], n_segments), twice))
+            for first in range(0, len(pairs), MAX_DRAW)
+        ]
+    )
+    places = np.setdiff1d(places, left_out)
+    return np.delete(places, np.unique(_keys(pairs[places], n_segments), return_index=True)[1])
 
 
 def _choose(n, n_drawn, rng):
