@@ -59,15 +59,14 @@ def put_before(
         n_pairs = max(1, min(N_CALIBRATION_PAIRS, pool.candidates.n_pairs // 4))
         calibration = pool.returns, pool.draw_pairs(n_pairs, stream(seed, "calibration", length))
     mean_return = float(rewards.sum(dtype=np.float64)) / (len(trajectories.starts) - 1) * length / horizon
-    return [
-        judge(
-            annotator.teacher,
-            values=seen[annotator.teacher.discount, annotator.teacher.discount_from],
-            mean_return=mean_return,
-            calibration=calibration,
+    judges = []
+    for annotator in asked:
+        values = seen[annotator.teacher.discount, annotator.teacher.discount_from]
+        scale = pool.scale if values is pool.returns else None
+        judges.append(
+            judge(annotator.teacher, values=values, mean_return=mean_return, scale=scale, calibration=calibration)
         )
-        for annotator in asked
-    ]
+    return judges
 
 
 def ask_preferences(

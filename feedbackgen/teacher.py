@@ -104,6 +104,7 @@ def judge(
     *,
     values: FloatArray,
     mean_return: float,
+    scale: float | None = None,
     calibration: tuple[FloatArray, IntArray] | None = None,
 ) -> Judge:
     """Put a teacher before a dataset: thresholds in reward, and beta solved for where an error rate is asked for.
@@ -112,13 +113,14 @@ def judge(
         teacher: how they judge.
         values: of every segment, discounted as the teacher does, (n_segments,).
         mean_return: of an episode, per segment: times segment length, divided by the task's horizon.
+        scale: `return_scale` of the values; None: to be computed.
         calibration: undiscounted returns of every segment, (n_segments,), and pairs to solve on, (n_pairs, 2); needed
             for an error rate.
 
     Raises:
         DataError: all values are equal, the mean return makes a threshold useless, or no beta errs so rarely.
     """
-    scale = return_scale(values)
+    scale = return_scale(values) if scale is None else scale
     thresholds = {}
     for name in ("skip", "equal"):
         share = getattr(teacher, name)
