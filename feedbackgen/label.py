@@ -11,21 +11,13 @@ import numpy as np
 from feedbackgen.answers import MAX_ANSWERS, ask_preferences, ask_safety, put_before, rate
 from feedbackgen.episodes import dataset_info, load_outcomes
 from feedbackgen.errors import DataError
+from feedbackgen.feedback import Feedback, Oracle, Preferences, SafetyLabels, Segments
 from feedbackgen.files import refuse_existing
 from feedbackgen.presets import DEFAULT_TEACHER, Annotator, annotators
 from feedbackgen.provenance import versions
 from feedbackgen.queries import Choice, Pool, at_start, choose, make_pool
 from feedbackgen.seeding import stream
-from feedbackgen.store import (
-    DEFAULT_NAME,
-    Feedback,
-    Oracle,
-    Preferences,
-    SafetyLabels,
-    Segments,
-    feedback_path,
-    write_feedback,
-)
+from feedbackgen.store import DEFAULT_NAME, feedback_path, write_feedback
 from feedbackgen.teacher import Judge, check, check_noise, flag, is_unsafe
 from feedbackgen.types import BoolArray, FloatArray, IntArray, Outcomes, Trajectories
 

@@ -5,7 +5,6 @@ lies at ``<dataset>/feedback/<name>.zarr``.
 """
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from zarr.codecs import ZstdCodec
 
 from feedbackgen.episodes import dataset_info, load_starts, resolve_dataset
 from feedbackgen.errors import DataError, StoreError
+from feedbackgen.feedback import LAYOUT, Feedback, Oracle, Preferences, SafetyLabels, Segments, check_feedback
 from feedbackgen.files import complete_or_absent, interrupts_held
 from feedbackgen.remote import fetch_feedback, is_url
-from feedbackgen.types import BoolArray, FloatArray, IntArray
 
 SCHEMA = "feedbackgen/feedback"
 FORMAT_VERSION = 1
@@ -27,108 +26,6 @@ NAME = re.compile(r"[-\w]+")
 REQUIRED_ATTRIBUTES = ("dataset_id", "dataset_fingerprint", "task")
 # A dataset of labels is a few megabytes: one chunk per array up to this many rows.
 CHUNK_ROWS = 1_000_000
-# dtype, and the fill value that a lost chunk reads as: never a valid entry, where the dtype allows one.
-LAYOUT: dict[str, dict[str, tuple[str, Any]]] = {
-    "segments": {"episode": ("int32", -1), "start": ("int32", -1), "length": ("int32", 0)},
-    "preferences": {"pair": ("int32", -1), "label": ("float32", np.nan), "annotator": ("int32", -1)},
-    "safety": {"segment": ("int32", -1), "label": ("int8", 0), "annotator": ("int32", -1)},
-    "oracle": {
-        "segment_return": ("float64", np.nan),
-        "segment_cost": ("float64", np.nan),
-        "preference_probability": ("float32", np.nan),
-        "preference_clean": ("float32", np.nan),
-        "preference_flipped": ("bool", False),
-        "safety_clean": ("int8", 0),
-        "safety_flipped": ("bool", False),
-    },
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segments:
-    """References to stretches of episodes."""
-
-    episode: IntArray  # (S,), int32, Minari episode id
-    start: IntArray  # (S,), int32, first step
-    length: IntArray  # (S,), int32, steps
-
-    def __len__(self) -> int:
-        return len(self.episode)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preferences:
-    """Which of two segments was preferred."""
-
-    pair: IntArray  # (P, 2), int32, first and second segment
-    label: FloatArray  # (P,), float32, P(second preferred): 0, 1, or 0.5 when equal
-    annotator: IntArray  # (P,), int32
-
-    def __len__(self) -> int:
-        return len(self.pair)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SafetyLabels:
-    """Whether a segment was found safe."""
-
-    segment: IntArray  # (M,), int32
-    label: IntArray  # (M,), int8, +1 safe, -1 unsafe
-    annotator: IntArray  # (M,), int32
-
-    def __len__(self) -> int:
-        return len(self.segment)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Oracle:
-    """What the simulated teacher knew; for analysis, never for a learner."""
-
-    segment_return: FloatArray  # (S,), float64
-    segment_cost: FloatArray  # (S,), float64
-    preference_probability: FloatArray  # (P,), float32, of the second, before the draw
-    preference_clean: FloatArray  # (P,), float32, label before the flip
-    preference_flipped: BoolArray  # (P,)
-    safety_clean: IntArray  # (M,), int8, label before the flip
-    safety_flipped: BoolArray  # (M,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feedback:
-    """A store in memory."""
-
-    segments: Segments
-    preferences: Preferences
-    safety: SafetyLabels
-    oracle: Oracle | None = None
-    attributes: dict[str, Any]
-
-
-def check_feedback(feedback: Feedback) -> None:
-    """Check what a store promises of its arrays, the dataset aside.
-
-    Raises:
-        DataError: an array has a wrong dtype or shape, a label is outside its set, or a reference points nowhere.
-    """
-    segments, preferences, safety, oracle = feedback.segments, feedback.preferences, feedback.safety, feedback.oracle
-    counts = {"segments": len(segments.episode), "preferences": len(preferences.pair), "safety": len(safety.segment)}
-    for group_name, n_rows in counts.items():
-        for name in LAYOUT[group_name]:
-            _require_array(group_name, name, getattr(feedback, group_name), n_rows)
-    for name, lowest in (("episode", 0), ("start", 0), ("length", 1)):
-        _require_range(f"segments/{name}", getattr(segments, name), lowest, None)
-    _require_range("preferences/pair", preferences.pair, 0, counts["segments"])
-    _require_set("preferences/label", preferences.label, (0.0, 0.5, 1.0))
-    _require_range("preferences/annotator", preferences.annotator, 0, None)
-    _require_range("safety/segment", safety.segment, 0, counts["segments"])
-    _require_set("safety/label", safety.label, (-1, 1))
-    _require_range("safety/annotator", safety.annotator, 0, None)
-    if oracle is not None:
-        rows = {"segment": "segments", "preference": "preferences", "safety": "safety"}
-        for name in LAYOUT["oracle"]:
-            _require_array("oracle", name, oracle, counts[rows[name.partition("_")[0]]])
-        _require_set("oracle/preference_clean", oracle.preference_clean, (0.0, 0.5, 1.0))
-        _require_set("oracle/safety_clean", oracle.safety_clean, (-1, 1))
 
 
 def feedback_path(dataset: str | Path, name: str = DEFAULT_NAME) -> Path:
@@ -312,34 +209,6 @@ def _require_attributes(attributes: dict[str, Any], place: str) -> None:
     for name in REQUIRED_ATTRIBUTES:
         if not isinstance(attributes.get(name), str):
             raise DataError(f"{place}: attribute {name}: expected a text, got {attributes.get(name)!r}")
-
-
-def _require_array(group_name: str, name: str, values: Any, n_rows: int) -> None:
-    array = getattr(values, name)
-    dtype = LAYOUT[group_name][name][0]
-    shape = (n_rows, 2) if name == "pair" else (n_rows,)
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise DataError(
-            f"{group_name}/{name}: expected {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"
-        )
-
-
-def _require_set(name: str, values: np.ndarray, allowed: tuple[float, ...]) -> None:
-    wrong = ~np.isin(values, allowed)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        expected = ", ".join(f"{value:g}" for value in allowed)
-        raise DataError(f"{name}: expected one of {expected}, got {values[first]:g} at index {first}")
-
-
-def _require_range(name: str, values: IntArray, lowest: int, end: int | None) -> None:
-    wrong = values < lowest
-    if end is not None:
-        wrong |= values >= end
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        expected = f"at least {lowest}" if end is None else f"one of {end} segments"
-        raise DataError(f"{name}: expected {expected}, got {values[first]} at index {first[0]}")
 
 
 def _no_feedback(place: str, folder: Path, name: str) -> str:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from feedbackgen.episodes import DatasetInfo, dataset_info, iterate_steps
 from feedbackgen.errors import DataError
+from feedbackgen.feedback import Feedback
 from feedbackgen.seeding import stream
-from feedbackgen.store import Feedback, open_feedback, resolve_feedback
+from feedbackgen.store import open_feedback, resolve_feedback
 from feedbackgen.types import BoolArray, FloatArray, IntArray, Trajectories, require_finite
 from presa.mapped import MappedRows
 from presa.steps import OBSERVATION_CLIP as OBSERVATION_CLIP

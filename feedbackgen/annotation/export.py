@@ -14,18 +14,10 @@ from feedbackgen.annotation.answers import Answer, Answers, answers_path
 from feedbackgen.annotation.sessions import PREFERENCES, SAFETY
 from feedbackgen.episodes import dataset_info
 from feedbackgen.errors import DataError, RecipeError
+from feedbackgen.feedback import Feedback, Preferences, SafetyLabels, Segments
 from feedbackgen.files import refuse_existing
 from feedbackgen.provenance import versions
-from feedbackgen.store import (
-    Feedback,
-    Preferences,
-    SafetyLabels,
-    Segments,
-    feedback_path,
-    open_feedback,
-    resolve_feedback,
-    write_feedback,
-)
+from feedbackgen.store import feedback_path, open_feedback, resolve_feedback, write_feedback
 
 RAW, MAJORITY, DAWID_SKENE = "raw", "majority", "dawid-skene"
 AGGREGATIONS = (RAW, MAJORITY, DAWID_SKENE)

@@ -13,13 +13,14 @@ import numpy as np
 
 from feedbackgen.episodes import DatasetInfo, write_dataset
 from feedbackgen.errors import DataError, RecipeError
+from feedbackgen.feedback import Feedback, Preferences, SafetyLabels, Segments
 from feedbackgen.files import complete_or_absent
 from feedbackgen.interop.flat import ends_of
 from feedbackgen.interop.foreign import ForeignTask, Imported, dataset_name, resolve_task
 from feedbackgen.interop.npz import read_npz, write_npz
 from feedbackgen.interop.pairs import Pairs, gather, load_pairs, one_length
 from feedbackgen.provenance import versions
-from feedbackgen.store import Feedback, Preferences, SafetyLabels, Segments, write_feedback
+from feedbackgen.store import write_feedback
 from feedbackgen.types import Episode, FloatArray
 
 LAYOUT = "CPL's layout"

@@ -12,8 +12,9 @@ import numpy as np
 
 from feedbackgen.episodes import DatasetInfo, dataset_info, iterate_episodes, load_trajectories
 from feedbackgen.errors import DataError, MissingDependency
+from feedbackgen.feedback import Feedback
 from feedbackgen.files import complete_or_absent
-from feedbackgen.store import Feedback, open_feedback, resolve_feedback
+from feedbackgen.store import open_feedback, resolve_feedback
 from feedbackgen.types import FloatArray
 
 CONVENTIONS = {

@@ -9,9 +9,10 @@ from scipy.stats import binom
 
 from feedbackgen.episodes import load_outcomes, write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError
+from feedbackgen.feedback import check_feedback
 from feedbackgen.label import LabelConfig, label, label_trajectories
 from feedbackgen.provenance import folder_hash
-from feedbackgen.store import check_feedback, open_feedback
+from feedbackgen.store import open_feedback
 from feedbackgen.tasks import get_task
 from feedbackgen.types import Episode, Trajectories
 

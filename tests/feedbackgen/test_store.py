@@ -9,18 +9,9 @@ import pytest
 from feedbackgen import store
 from feedbackgen.episodes import dataset_info, write_dataset
 from feedbackgen.errors import DataError, OutputExists, StoreError
+from feedbackgen.feedback import Feedback, Oracle, Preferences, SafetyLabels, Segments
 from feedbackgen.provenance import folder_hash
-from feedbackgen.store import (
-    Feedback,
-    Oracle,
-    Preferences,
-    SafetyLabels,
-    Segments,
-    feedback_path,
-    open_feedback,
-    resolve_feedback,
-    write_feedback,
-)
+from feedbackgen.store import feedback_path, open_feedback, resolve_feedback, write_feedback
 from feedbackgen.tasks import get_task
 from feedbackgen.types import Episode
 

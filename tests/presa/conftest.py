@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from feedbackgen.store import Feedback, Preferences, SafetyLabels, Segments
+from feedbackgen.feedback import Feedback, Preferences, SafetyLabels, Segments
 from feedbackgen.types import Trajectories
 from presa.algorithms.presa import PreSaConfig
 from presa.batch import learning_data

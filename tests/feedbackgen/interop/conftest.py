@@ -5,7 +5,8 @@ import pytest
 from samples import DATASET, TASK, make_episode
 
 from feedbackgen.episodes import write_dataset
-from feedbackgen.store import Feedback, Preferences, SafetyLabels, Segments, write_feedback
+from feedbackgen.feedback import Feedback, Preferences, SafetyLabels, Segments
+from feedbackgen.store import write_feedback
 
 LABELS = np.array([0.0, 1.0, 0.5, 1.0], dtype=np.float32)
 
