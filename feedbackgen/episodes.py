@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +22,7 @@ from gymnasium.spaces import Box
 from minari.serialization import serialize_space
 
 from feedbackgen.errors import DataError
-from feedbackgen.files import complete_or_absent
+from feedbackgen.files import PatientFile, complete_or_absent, interrupts_held
 from feedbackgen.provenance import versions
 from feedbackgen.remote import fetch_dataset, is_url
 from feedbackgen.tasks import TASKS, Task, get_task
@@ -133,10 +134,12 @@ def write_dataset(
         action_dtype: Any = None
         observation_dtype: Any = None
         has_costs = True
-        with h5py.File(data / "main_data.hdf5", "w", track_order=True) as file:
+        with _new_hdf5(data / "main_data.hdf5") as (file, content):
             for index, episode in enumerate(episodes):
                 _require_shapes(episode, known.observation_dim, known.action_dim, f"episode {index}")
-                _write_episode(file, index, episode, (policy_quality or {}).get(episode.policy))
+                with interrupts_held():
+                    _write_episode(file, index, episode, (policy_quality or {}).get(episode.policy))
+                content.check()
                 _update_digest(digest, episode)
                 returns.append(episode.return_)
                 costs.append(episode.cost_return)
@@ -362,6 +365,22 @@ def load_starts(dataset: str | Path) -> IntArray:
     with _open_hdf5(info.path) as file:
         lengths = [int(file[f"episode_{index}"].attrs["total_steps"]) for index in range(info.n_episodes)]
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+@contextmanager
+def _new_hdf5(path: Path) -> Iterator[tuple[h5py.File, PatientFile]]:
+    """A new HDF5 file and where it is written; neither Ctrl-C nor a full disk reaches HDF5, which could not close."""
+    content = PatientFile(path)
+    try:
+        with interrupts_held():
+            file = h5py.File(content, "w", track_order=True)
+        try:
+            yield file, content
+        finally:
+            with interrupts_held():
+                file.close()
+    finally:
+        content.close()
 
 
 def _write_episode(file: h5py.File, index: int, episode: Episode, quality: tuple[float, float] | None) -> None:

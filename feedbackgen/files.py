@@ -96,6 +96,57 @@ def interrupts_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+class PatientFile:
+    """A new file for a library that cannot stop half-way, as HDF5, which must write even to close.
+
+    What the system refuses is noted once and raised by `check`; all writing after it is let go by.
+    """
+
+    def __init__(self, path: Path):
+        self._file = open(path, "xb+", buffering=0)  # noqa: SIM115  closed by `close`
+        self._refusal: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what the system refused, if it did."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def readinto(self, buffer) -> int:
+        return self._file.readinto(buffer)
+
+    def write(self, content) -> int:
+        rest = memoryview(content)
+        while rest and self._refusal is None:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self._refusal = error
+        return len(content)
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._refusal = self._refusal or error
+            return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self._file.close()
+        self.check()
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

@@ -114,8 +114,12 @@ def write_shard(folder: Path, job: Job, content: bytes) -> None:
     """Put a shard into the folder, whole or not at all."""
     path = shard_path(folder, job)
     draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_bytes(content)
-    draft.replace(path)
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # a full disk has no room for halves
+        raise
 
 
 def read_shard(folder: Path, job: Job) -> Episode:

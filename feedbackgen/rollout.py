@@ -109,6 +109,7 @@ def play(batch, lanes: Sequence[Lane], *, max_steps: int | None = None, record_s
     while tracks:
         indices, playing = list(tracks), list(tracks.values())
         actions = _act_together(playing).astype(batch.action_space.dtype)
+        _require_finite_actions(playing, actions)
         with _named_failure(batch.task, [(track.start, track.n_steps) for track in playing]):
             observations, rewards, costs, terminated, truncated, terms = batch.step(actions, indices)
             states = [batch.get_state(index) if record_states else None for index in indices]
@@ -120,7 +121,7 @@ def play(batch, lanes: Sequence[Lane], *, max_steps: int | None = None, record_s
             if terminated[row] or cut:
                 del tracks[index]
                 try:
-                    start = lanes[index].send(track.episode(bool(terminated[row]), bool(cut)))
+                    start = lanes[index].send(_episode(batch.task, track, bool(terminated[row]), bool(cut)))
                 except StopIteration:
                     continue
                 begin(index, start)
@@ -179,6 +180,23 @@ def _act_together(playing: list[_Track]) -> FloatArray:
         for row, action in zip(rows, acted, strict=True):
             actions[row] = action
     return np.array(actions)
+
+
+def _require_finite_actions(playing: list[_Track], actions: FloatArray) -> None:
+    for row in np.flatnonzero(~np.isfinite(actions).all(axis=1))[:1]:
+        track = playing[row]
+        raise DataError(
+            f"policy {track.start.policy.name}: its action at step {track.n_steps} of an episode "
+            f"(reset seed {track.start.seed}) is not finite; train it again, or leave it out"
+        )
+
+
+def _episode(task: str, track: _Track, terminated: bool, truncated: bool) -> Episode:
+    try:
+        return track.episode(terminated, truncated)
+    except DataError as error:
+        start = track.start
+        raise DataError(f"{task}, an episode of {start.policy.name} (reset seed {start.seed}): {error}") from error
 
 
 @contextmanager

@@ -262,3 +262,34 @@ def test_episodes_come_back_whole_and_give_the_stated_fingerprint():
         assert (after.seed, after.policy, after.states is None) == (before.seed, before.policy, before.states is None)
     np.testing.assert_array_equal(next(iterate_episodes(DATASET)).states, states)
     assert content_fingerprint(DATASET) == info.fingerprint
+
+
+WRITE = r"""
+import re
+import numpy as np
+from feedbackgen.episodes import write_dataset
+from feedbackgen.types import Episode
+
+def peak():
+    return int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]) / 1024
+
+def episodes():
+    for index in range(220):
+        if index == 20:
+            print(peak())
+        yield Episode(
+            observations=np.random.rand(1001, 60), actions=np.random.rand(1000, 2), rewards=np.zeros(1000),
+            costs=np.zeros(1000), terminations=np.zeros(1000, bool), truncations=np.arange(1000) == 999, seed=index,
+            policy="random", states=np.random.rand(1001, 60),
+        )
+
+info = write_dataset("long-v0", episodes(), task="SafetyPointGoal1-v0")
+print(peak(), sum(path.stat().st_size for path in info.path.rglob("*.hdf5")) / 2**20)
+"""
+
+
+def test_a_writers_memory_does_not_grow_with_the_dataset():
+    result = subprocess.run([sys.executable, "-c", WRITE], capture_output=True, text=True, check=True)
+    early, late, size = map(float, result.stdout.split())
+    assert size > 200  # MiB
+    assert late - early < 20
