@@ -141,7 +141,7 @@ def ask_safety(
         tiredness = np.arange(place, n_labels, n_pools) / max(n_labels - 1, 1)
         noise = np.zeros(len(drawn))
         for index, one in enumerate(asked):
-            own = annotator[rows] == index
+            own = slice(None) if len(asked) == 1 else annotator[rows] == index
             noise[own] = safety_noise(one.teacher, clean[own], tiredness[own])
         columns["clean"][rows], probability[rows] = clean, noise
         columns["label"][rows], columns["flipped"][rows] = flip_safety(
@@ -173,14 +173,15 @@ def _assign(asked: Sequence[Annotator], n_queries: int, rng: np.random.Generator
 def _count(said: Answers, pool: Pool, pairs: IntArray) -> FloatArray:
     """One row of the tally; rates count the answered pairs that are no tie and whose returns differ."""
     differences = pool.returns[pairs[:, 1]] - pool.returns[pairs[:, 0]]
-    decided = said.answered & ~said.tied & ~is_tie(differences, pool.scale)
+    decides = said.answered & ~said.tied & ~is_tie(differences, pool.scale)
+    decided = slice(None) if decides.all() else decides
     second_is_better = differences[decided] > 0
     probability, noise = said.probability[decided], said.noise[decided]
     draw_error = np.where(second_is_better, 1 - probability, probability)
     counted = {
         "skipped": (~said.answered).sum(),
         "ties": (said.answered & said.tied).sum(),
-        "decided": decided.sum(),
+        "decided": decides.sum(),
         "draw_errors": ((said.clean[decided] == 1) != second_is_better).sum(),
         "draw_errors_expected": draw_error.sum(),
         "preference_flips": said.flipped[decided].sum(),

@@ -327,10 +327,12 @@ def _table(
         asked_about = np.zeros(pool.candidates.n_segments, dtype=bool)
         for first in range(0, len(drawn), MAX_ANSWERS):
             chunk = slice(first, first + MAX_ANSWERS)
-            asked_about[drawn[chunk][answered[place :: len(pools)][chunk]]] = True
+            kept = answered[place :: len(pools)][chunk]
+            asked_about[drawn[chunk] if kept.all() else drawn[chunk][kept]] = True
         asked_about[seen] = True
         numbers = np.flatnonzero(asked_about)
-        row_of = np.cumsum(asked_about, dtype=np.int32) + np.int32(n_before - 1)
+        row_of = np.zeros(len(asked_about), dtype=np.int32)
+        row_of[numbers] = np.arange(n_before, n_before + len(numbers), dtype=np.int32)
         rows: IntArray = drawn if drawn.dtype == np.int32 else np.empty(drawn.shape, np.int32)
         for first in range(0, len(drawn), MAX_ANSWERS):  # in place: ten million pairs are 80 MB
             rows[first : first + MAX_ANSWERS] = row_of[drawn[first : first + MAX_ANSWERS]]
