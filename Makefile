@@ -28,11 +28,13 @@ bench-collect: $(INSTALLED)
 bench-label: $(INSTALLED)
 	$(BIN)/python benchmarks/label.py $(ARGS)
 
-# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies.
+# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
+# then a browser for the test of the annotation page, where npm is at hand.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps safety-gymnasium==1.0.0
+	-sh tests/install_browser.sh .venv/browser
 	touch $@
 
 clean:

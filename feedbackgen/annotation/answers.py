@@ -255,6 +255,14 @@ class Answers:
             can_undo=n_open < n_queries,
         )
 
+    def open(self, place: int) -> list[Asked]:
+        """What an annotator has not answered yet, in the order of asking."""
+        rows = self._rows(
+            "SELECT position, query, swapped FROM assignment WHERE place = ? AND answer IS NULL ORDER BY position",
+            place,
+        )
+        return [self._asked(*row) for row in rows]
+
     def answer(self, place: int, query: int, answer: str, *, seconds: float, request: str) -> bool:
         """Record an answer; it is on the disk when this returns.
 

@@ -96,10 +96,11 @@ class Door:
         except ValueError:
             return False
 
-    @property
-    def address(self) -> str:
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{shown}:{self.port}/"
+    def address(self, port: int) -> str:
+        """Where browsers go, given the port that was bound."""
+        everywhere = self.host in ("0.0.0.0", "::")
+        host = socket.gethostname() if everywhere else f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}/"
 
 
 class Body(BaseModel):
@@ -243,13 +244,13 @@ def create_app(answers: Answers, clips: Clips, door: Door, *, facts: Callable[[t
     return _Guard(app, door)
 
 
-def serve(app, door: Door, *, started: Callable[[], None] | None = None) -> None:
+def serve(app, door: Door, *, started: Callable[[str], None] = lambda address: None) -> None:
     """Serve until Ctrl-C.
 
     Args:
         app: of `create_app`.
         door: whose host and port it is.
-        started: called once requests are taken.
+        started: called with the address once requests are taken.
 
     Raises:
         RecipeError: the port is taken, or the address is not this machine's.
@@ -263,8 +264,8 @@ def serve(app, door: Door, *, started: Callable[[], None] | None = None) -> None
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             while not (server.started or serving.done()):
                 await asyncio.sleep(0.01)
-            if started is not None and not serving.done():
-                started()
+            if not serving.done():
+                started(door.address(listener.getsockname()[1]))
             await serving
 
         asyncio.run(run())

@@ -52,6 +52,8 @@ class SessionConfig:
     seed: int = 0
 
     def __post_init__(self):
+        for name in ("asks", "show"):  # JSON knows only lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         known = bool(self.asks) and len(set(self.asks)) == len(self.asks) and set(self.asks) <= ANSWERS.keys()
         _check(known, "--ask", f"one or more of {', '.join(ANSWERS)}", ",".join(self.asks))
         for flag, value in (("--queries", self.n_queries), ("--annotators", self.n_annotators)):

@@ -18,6 +18,8 @@ from feedbackgen.errors import DataError, MissingDependency
 from feedbackgen.tasks import Task
 from feedbackgen.types import FloatArray, require_finite
 
+GROUND = 25  # times as wide as upstream's, where robots run straight on
+
 
 def make_batch(task: Task, n_environments: int) -> NavigationBatch | VelocityBatch:
     """``n`` environments of one task that step together."""
@@ -40,6 +42,7 @@ class SafetyEnv:
         self.observation_space = self._batch.observation_space
         self.action_space = self._batch.action_space
         self._renderer: mujoco.Renderer | None = None
+        self._has_ground = False
         self._drawn: tuple = ()  # model, width and height that the renderer was made for
 
     @property
@@ -102,6 +105,7 @@ class SafetyEnv:
         wanted = (self.model, width, height)
         if self._renderer is None or self._drawn != wanted:
             self._close_renderer()
+            self._prepare_drawing(width, height)
             try:
                 self._renderer = mujoco.Renderer(self.model, height=height, width=width)
             except Exception as error:  # each GL backend raises errors of its own
@@ -115,11 +119,25 @@ class SafetyEnv:
         everything = mujoco.MjvOption()
         everything.geomgroup[:] = 1  # upstream puts hazards, goals and the like in groups that are hidden by default
         self._renderer.update_scene(self.data, camera=camera or self._default_camera(), scene_option=everything)
+        # A mirroring floor takes as long again as all the rest, without a graphics card.
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         return self._renderer.render()
 
     def close(self) -> None:
         self._close_renderer()
         self._batch.close()
+
+    def _prepare_drawing(self, width: int, height: int) -> None:
+        """What is drawn and nothing of what is simulated: pictures of that size, and ground as far as one runs."""
+        model = self.model
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        if not self._navigation and not self._has_ground:
+            # A fast robot leaves upstream's ground, and without it one sees no speed; collisions know no edge anyway.
+            planes = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+            model.geom_size[planes, :2] *= GROUND
+            for material in set(model.geom_matid[planes]) - {-1}:
+                model.mat_texrepeat[material] *= GROUND
+            self._has_ground = True
 
     def _default_camera(self):
         if not self._navigation:

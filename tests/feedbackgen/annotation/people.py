@@ -1,10 +1,17 @@
 """Sessions, and people who answer them, for the tests of annotation."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 from samples import DATASET, make_dataset
 
 from feedbackgen.annotation.answers import Answers, answers_path, create_answers
 from feedbackgen.annotation.sessions import SessionConfig, make_plan
 
+HERE = Path(__file__).parent
 CLIP = b"\0\0\0\x18ftypisom, or so"
 
 
@@ -29,14 +36,32 @@ def answer_all(answers: Answers, place: int, choose) -> None:
         answers.answer(place, asked.query, verdict, seconds=2.0, request=f"{place}-question-{asked.query}")
 
 
-class StillClips:
-    """Clips without a simulator; remembers what was expected."""
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
-    def __init__(self):
-        self.expected: list[tuple[int, int]] = []
+
+def start_server(path: Path, port: int, film: Path | None = None) -> subprocess.Popen:
+    """The session's server in a process of its own, once it takes requests."""
+    search = os.pathsep.join([str(HERE), str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    arguments = [str(path), str(port), *([] if film is None else [str(film)])]
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(HERE / "still_server.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": search}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout.readline() == f"http://127.0.0.1:{port}/\n"
+    return server
+
+
+class StillClips:
+    """Clips without a simulator, all the same or told apart; remembers what was expected."""
+
+    def __init__(self, film: bytes | None = None):
+        self.film, self.expected = film, []
 
     async def clip(self, episode: int, start: int) -> bytes:
-        return CLIP + bytes([episode % 256, start % 256])
+        return self.film or CLIP + bytes([episode % 256, start % 256])
 
     def expect(self, clips) -> None:
         self.expected = list(clips)

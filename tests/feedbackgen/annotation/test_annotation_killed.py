@@ -3,38 +3,15 @@
 import http.client
 import itertools
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from people import open_session
+from people import free_port, open_session, start_server
 
 from feedbackgen.annotation.answers import Answers
 from feedbackgen.annotation.sessions import PREFERENCES
-
-HERE = Path(__file__).parent
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def start_server(path: Path, port: int) -> subprocess.Popen:
-    search = os.pathsep.join([str(HERE), str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(HERE / "still_server.py"), str(path), str(port)],
-        env=os.environ | {"PYTHONPATH": search}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout.readline() == "started\n"
-    return server
 
 
 def call(connection, key, method, path, body=None):
