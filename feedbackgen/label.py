@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from feedbackgen.active import ACTIVE, Active, Ensemble, draw_active_pairs
 from feedbackgen.answers import MAX_ANSWERS, ask_preferences, ask_safety, put_before, rate
-from feedbackgen.episodes import dataset_info, load_outcomes
-from feedbackgen.errors import DataError
+from feedbackgen.episodes import dataset_info, load_outcomes, load_trajectories
+from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.feedback import Feedback, Oracle, Preferences, SafetyLabels, Segments
 from feedbackgen.files import refuse_existing
 from feedbackgen.presets import DEFAULT_TEACHER, Annotator, annotators
@@ -21,7 +22,7 @@ from feedbackgen.store import DEFAULT_NAME, feedback_path, write_feedback
 from feedbackgen.teacher import Judge, check, check_noise, flag, is_unsafe
 from feedbackgen.types import BoolArray, FloatArray, IntArray, Outcomes, Trajectories
 
-QUERIES = ("uniform", "stratified")
+QUERIES = ("uniform", "stratified", *ACTIVE)
 # Of the teacher: what is given here replaces the preset's, in every teacher of a mixture.
 OVERRIDES = (
     "beta",
@@ -64,7 +65,8 @@ class LabelConfig:
     false_alarm_rate: float | None = None  # instead of noise, for safe segments
     cost_limit: float | None = None  # per episode; None: the dataset's
     safety_threshold: float | None = None  # instead of a limit: the highest safe cost of a segment
-    queries: str = "uniform"  # or "stratified" over returns and costs
+    queries: str = "uniform"  # or "stratified" over returns and costs, or one of `active.ACTIVE`
+    session: int = 100  # pairs chosen at once, by active queries
     unsafe_share: float | None = None  # of the drawn segments; None: as they come
     start_share: float | None = None  # of the drawn segments, those that start with their episode; None: as they come
     margin: tuple[float, float] | None = None  # of a pair's returns, in deviations of differences; None: any
@@ -75,6 +77,7 @@ class LabelConfig:
             ("n_pairs", "--pairs", 1),
             ("n_safety", "--safety-labels", 0),
             ("lengths", "--segment-length", 1),
+            ("session", "--session", 1),
             ("seed", "--seed", 0),
         ):
             given = getattr(self, name)
@@ -92,12 +95,12 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None:
                 check_noise(value, flag(name))
-        check(self.queries in QUERIES, "--queries", " or ".join(QUERIES), self.queries)
+        check(self.queries in QUERIES, "--queries", f"one of {', '.join(QUERIES)}", self.queries)
         for name in ("unsafe_share", "start_share"):
             value = getattr(self, name)
             check(value is None or 0 < value < 1, flag(name), "a share in (0, 1)", value)
-            both = value is not None and self.queries == "stratified"
-            check(not both, f"{flag(name)} and --queries stratified", "one of them", "both")
+            both = value is not None and self.queries != "uniform"
+            check(not both, f"{flag(name)} and --queries {self.queries}", "one of them", "both")
         if self.margin is not None:
             good = len(self.margin) == 2 and 0 <= self.margin[0] < self.margin[1]
             check(good, "--margin", "LOW,HIGH with 0 <= LOW < HIGH, in deviations", self.margin)
@@ -151,8 +154,22 @@ class LabelSummary:
     statistics: Mapping[str, Any]
 
 
-def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME, force: bool = False) -> LabelSummary:
+def label(
+    dataset: str | Path,
+    config: LabelConfig,
+    *,
+    ensemble: Ensemble | None = None,
+    name: str = DEFAULT_NAME,
+    force: bool = False,
+) -> LabelSummary:
     """Label a dataset and store the feedback beside it, as ``<dataset>/feedback/<name>.zarr``.
+
+    Args:
+        dataset: Minari id or path.
+        config: what is asked.
+        ensemble: what active queries consult, see `active`.
+        name: of the feedback.
+        force: replace feedback of that name.
 
     Raises:
         DataError: the dataset cannot be read, too few segments or pairs fit, or none is safe, or none unsafe.
@@ -165,9 +182,12 @@ def label(dataset: str | Path, config: LabelConfig, *, name: str = DEFAULT_NAME,
     if not info.has_costs:
         config = _without_safety(config, info.dataset_id)
     cost_limit = float(info.cost_limit if config.cost_limit is None else config.cost_limit)
+    # Only active queries look at observations; a teacher never does.
+    trajectories = load_trajectories(dataset, with_rewards=True) if config.queries in ACTIVE else load_outcomes(dataset)
     feedback = label_trajectories(
-        load_outcomes(dataset),
+        trajectories,
         config,
+        ensemble=ensemble,
         cost_limit=cost_limit,
         horizon=info.horizon,
         dataset=info.dataset_id,
@@ -197,6 +217,7 @@ def label_trajectories(
     *,
     cost_limit: float,
     horizon: int,
+    ensemble: Ensemble | None = None,
     dataset: str = "the dataset",
     attributes: Mapping[str, Any] | None = None,
 ) -> Feedback:
@@ -206,8 +227,9 @@ def label_trajectories(
     channel, or how noisy it is, leaves the other alone.
 
     Args:
-        trajectories: with rewards and costs.
+        trajectories: with rewards and costs; for active queries with observations and actions too.
         config: what is asked.
+        ensemble: what active queries consult, see `active`.
         cost_limit: per episode.
         horizon: T_max of the task, in steps.
         dataset: named in errors.
@@ -230,7 +252,7 @@ def label_trajectories(
             )
     pools = [choose(pool, config.choice) for pool in pools]
     pairs = [
-        pool.draw_pairs(n_pairs, stream(seed, "pairs", pool.length))
+        _draw_pairs(config, pool, trajectories, n_pairs, ensemble)
         for pool, n_pairs in zip(pools, _turns(config.n_pairs, len(pools)), strict=True)
     ]
     n_safety = config.n_safety
@@ -294,6 +316,23 @@ def label_trajectories(
             },
         },
     )
+
+
+def _draw_pairs(
+    config: LabelConfig, pool: Pool, trajectories: Trajectories | Outcomes, n_pairs: int, ensemble: Ensemble | None
+) -> IntArray:
+    rng = stream(config.seed, "pairs", pool.length)
+    if config.queries not in ACTIVE:
+        return pool.draw_pairs(n_pairs, rng)
+    if ensemble is None and config.queries != "k-center":
+        raise RecipeError(
+            f"--queries {config.queries}: expected an ensemble to ask; give --ensemble FEEDBACK, whose preferences it "
+            "is learnt from (ask uniformly first)"
+        )
+    if isinstance(trajectories, Outcomes):
+        raise DataError(f"--queries {config.queries}: needs observations and actions, not rewards and costs alone")
+    active = Active(queries=config.queries, session=config.session, ensemble=ensemble)
+    return draw_active_pairs(pool, trajectories, n_pairs, active, rng)
 
 
 def _turns(n: int, n_pools: int) -> list[int]:

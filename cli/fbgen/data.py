@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
+from fbgen.show import print_json, print_pairs, print_table, progress_bar, require_torch, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -127,8 +127,16 @@ def label(
     ] = None,
     safety_threshold: Annotated[float | None, typer.Option(help="Instead: highest cost of a safe segment.")] = None,
     queries: Annotated[
-        str, typer.Option(help="uniform, or stratified: spread evenly over returns and costs.")
+        str,
+        typer.Option(
+            help="uniform; stratified: spread evenly over returns and costs; or active: disagreement, entropy, "
+            "k-center, k-center-disagreement, k-center-entropy."
+        ),
     ] = "uniform",
+    ensemble: Annotated[
+        str | None, typer.Option(metavar="FEEDBACK", help="What active queries learn an ensemble of rewards from.")
+    ] = None,
+    session: Annotated[int, typer.Option(help="Pairs that active queries choose at once.")] = 100,
     unsafe_share: Annotated[float | None, typer.Option(help="Share of unsafe segments; default as they come.")] = None,
     start_share: Annotated[
         float | None, typer.Option(help="Share of segments that start with their episode; default as they come.")
@@ -148,6 +156,7 @@ def label(
 
     fbgen label feedbackgen/SafetyPointCircle1-v0/mixed-v0 --pairs 10000 --segment-length 64 --noise 0.1
     """
+    from feedbackgen.active import ACTIVE
     from feedbackgen.label import LabelConfig
     from feedbackgen.label import label as label_dataset
     from feedbackgen.presets import DEFAULT_TEACHER
@@ -174,12 +183,22 @@ def label(
         cost_limit=cost_limit,
         safety_threshold=safety_threshold,
         queries=queries,
+        session=session,
         unsafe_share=unsafe_share,
         start_share=start_share,
         margin=None if margin is None else _numbers(margin, float, "--margin"),
         seed=seed,
     )
-    summary = label_dataset(dataset, config, name=name, force=force)
+    members = None
+    if ensemble is not None:
+        if queries not in ACTIVE:
+            raise typer.BadParameter(f"goes with active --queries: {', '.join(ACTIVE)}", param_hint="--ensemble")
+        try:
+            from presa.ensemble import learn_ensemble
+        except ModuleNotFoundError as error:
+            require_torch(error)
+        members = learn_ensemble(ensemble, seed=seed)
+    summary = label_dataset(dataset, config, ensemble=members, name=name, force=force)
     if as_json:
         print_json({"path": str(summary.path), "statistics": dict(summary.statistics)})
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fbgen.show import print_json, print_pairs, print_table, progress_bar, say
+from fbgen.show import print_json, print_pairs, print_table, progress_bar, require_torch, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -43,7 +43,7 @@ def train(
     try:
         from presa.training import train as train_policy
     except ModuleNotFoundError as error:
-        _require_torch(error)
+        require_torch(error)
     with warnings.catch_warnings(record=True) as caught, progress_bar("updates", show_progress) as progress:
         warnings.simplefilter("always", UserWarning)
         run = train_policy(
@@ -81,7 +81,7 @@ def evaluate(
         from presa.report import as_json as summary_json
         from presa.report import summarise
     except ModuleNotFoundError as error:
-        _require_torch(error)
+        require_torch(error)
     with progress_bar("episodes", show_progress) as progress:
         evaluate_run(run, n_episodes=episodes, seed=seed, workers=workers, video=video, progress=progress)
     summaries = summarise([run])
@@ -114,7 +114,7 @@ def report(
     try:
         from presa.report import as_json, plot_summaries, summarise
     except ModuleNotFoundError as error:
-        _require_torch(error)
+        require_torch(error)
     summaries = summarise(runs)
     if plot is not None:
         plot_summaries(summaries, plot)
@@ -154,9 +154,3 @@ def report(
 
 def _interval(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.1f} to {interval[1]:.1f}"
-
-
-def _require_torch(error: ModuleNotFoundError) -> None:
-    from feedbackgen.errors import MissingDependency
-
-    raise MissingDependency(f"training needs {error.name}: pip install 'feedbackgen[train]'") from error

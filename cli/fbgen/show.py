@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 Progress = Callable[[int, int], None]
 
@@ -52,3 +53,14 @@ def progress_bar(what: str, show: bool | None = None) -> Iterator[Progress]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def require_torch(error: ModuleNotFoundError) -> NoReturn:
+    """Say which extra brings what is missing.
+
+    Raises:
+        MissingDependency: always.
+    """
+    from feedbackgen.errors import MissingDependency
+
+    raise MissingDependency(f"training needs {error.name}: pip install 'feedbackgen[train]'") from error

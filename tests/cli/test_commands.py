@@ -141,6 +141,25 @@ def test_labels_that_cannot_be_given_are_refused(fbgen, arguments, message, data
     assert not list((datasets / DATASET).glob("feedback/*"))
 
 
+def test_label_takes_teachers_lengths_and_active_queries(fbgen):
+    make_dataset()
+    code, out, error = fbgen(
+        *("label", DATASET, "--pairs", 60, "--segment-length", "6,8", "--unsafe-share", 0.5, "--name", "first"),
+        *("--teacher", "oracle:0.5", "--teacher", "mistake+noise=0.2:0.5", "--miss-rate", 0.2, "--drift", 0.1),
+    )
+    assert code == 0 and "preference error of mistake+noise=0.2" in out, error
+    active = ["label", DATASET, "--pairs", 20, "--segment-length", 8, "--queries", "k-center-entropy"]
+    code, _, error = fbgen(*active, "--ensemble", f"{DATASET}/first", "--name", "second")
+    assert code == 0, error
+    code, _, error = fbgen(*active, "--name", "third")
+    assert code == 1 and "--ensemble FEEDBACK" in one_line(error)
+    code, _, error = fbgen("label", DATASET, "--ensemble", f"{DATASET}/first")
+    assert code == 2 and "--queries" in error
+    for option in ("--segment-length", "--margin"):
+        code, _, error = fbgen("label", DATASET, option, "8,much")
+        assert code == 2 and "numbers separated by commas" in error
+
+
 def test_a_segment_longer_than_an_episode_names_the_longest(fbgen):
     make_dataset()
     code, _, error = fbgen("label", DATASET, "--pairs", 20, "--segment-length", 41)

@@ -346,7 +346,11 @@ def test_trajectories_without_rewards_are_refused():
         ({"segment_length": (32, 32)}, "--segment-length: expected each length once, got (32, 32)"),
         ({"segment_length": ()}, "--segment-length: expected each length once, got ()"),
         ({"segment_length": (1, 2, 3), "n_pairs": 2}, "--pairs: expected at least 3, one per --segment-length, got 2"),
-        ({"queries": "hard"}, "--queries: expected uniform or stratified, got hard"),
+        (
+            {"queries": "hard"},
+            "--queries: expected one of uniform, stratified, disagreement, entropy, k-center, k-center-disagreement, "
+            "k-center-entropy, got hard",
+        ),
         ({"start_share": 1.0}, "--start-share: expected a share in (0, 1), got 1.0"),
         (
             {"start_share": 0.5, "queries": "stratified"},
