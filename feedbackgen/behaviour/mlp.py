@@ -54,8 +54,8 @@ def _times(rows: FloatArray, weight: FloatArray) -> FloatArray:
     return np.matmul(rows[:, None, :], weight)[:, 0]
 
 
-def save_mlp(policy: MLPPolicy, path: Path) -> None:
-    """Write a weight file: float32 arrays and a header in JSON."""
+def save_mlp(policy: MLPPolicy, path: Path, *, half: bool = False) -> None:
+    """Write a weight file: a header in JSON and float32 arrays; with ``half`` the layers take float16."""
     header = {
         "format_version": FORMAT_VERSION,
         "task": policy.task,
@@ -66,7 +66,10 @@ def save_mlp(policy: MLPPolicy, path: Path) -> None:
     arrays: dict[str, Any] = {name: getattr(policy, name) for name in _ARRAYS}
     for layer, (weight, bias) in enumerate(zip(policy.weights, policy.biases, strict=True)):
         arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
-    singles: dict[str, Any] = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
+    layers = np.float16 if half else np.float32
+    singles: dict[str, Any] = {
+        name: np.asarray(values, dtype=np.float32 if name in _ARRAYS else layers) for name, values in arrays.items()
+    }
     np.savez(path, header=json.dumps(header), **singles)
 
 

@@ -61,6 +61,7 @@ def train(
     *,
     seed: int,
     checkpoint: Path,
+    source: Path | None = None,
     snapshots: Mapping[int, str],
     save: Callable[[dict, str], None],
     progress: Callable[[int, int], None] | None = None,
@@ -72,6 +73,7 @@ def train(
         snapshots: environment steps -> name of the snapshot then saved.
         save: writes a snapshot; given the network's arrays and the name.
         checkpoint: what a killed run goes on from; written every twenty updates.
+        source: the checkpoint of another run, to start from what it had learned.
     """
     torch = import_torch()
     torch.set_num_threads(1)
@@ -80,11 +82,15 @@ def train(
     if checkpoint.is_file():
         learner.restore(torch.load(checkpoint, weights_only=False))
         worlds.n_episodes = max(worlds.n_environments, learner.n_done)  # no seed of an episode twice
+    elif source is not None:
+        learner.restore(torch.load(source, weights_only=False))
+        learner.n_done = 0
     n_at_once = settings.n_environments * settings.steps_per_update
     learner.start()
     while learner.n_done < settings.n_steps:
         before = learner.n_done
-        worlds.penalty = settings.penalty * min(1.0, before / max(settings.penalty_ramp * settings.n_steps, 1))
+        ramp = 1.0 if source is not None else min(1.0, before / max(settings.penalty_ramp * settings.n_steps, 1.0))
+        worlds.penalty = settings.penalty * ramp
         learner.update(learner.collect(), before / settings.n_steps)
         learner.n_done += n_at_once
         for at, name in snapshots.items():

@@ -32,9 +32,7 @@ class TrainingWorlds:
     def __init__(self, task: str, n_environments: int, *, penalty: float, seed: int):
         known = get_task(task)
         self.task, self.horizon, self.penalty, self.seed = task, known.horizon, penalty, seed
-        self.batch = (
-            NavigationBatch(known, n_environments) if known.suite == "safety-navigation" else _Several(task, n_environments)
-        )
+        self.batch = batch_of(task, n_environments)
         self.action_dim, self.observation_dim = known.action_dim, known.observation_dim
         self.n_environments = n_environments
         self.caution = np.zeros(n_environments)
@@ -112,6 +110,14 @@ def single_object(readings: FloatArray) -> np.ndarray:
     across = readings[rows, (nearest + 1) % N_BINS] / closeness
     angle = 2 * np.pi / N_BINS * (nearest + across)
     return MAX_DISTANCE * (1 - closeness) * np.exp(1j * angle)
+
+
+def batch_of(task: str, n_environments: int):
+    """Environments with ``reset(index, seed)`` and ``step(actions)`` for all of them at once."""
+    known = get_task(task)
+    if known.suite == "safety-navigation":
+        return NavigationBatch(known, n_environments)
+    return _Several(task, n_environments)
 
 
 class _Several:
