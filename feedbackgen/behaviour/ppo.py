@@ -12,8 +12,10 @@ import numpy as np
 
 from feedbackgen.behaviour.worlds import TrainingWorlds
 from feedbackgen.errors import MissingDependency
+from feedbackgen.seeding import derived_seed
 
 OBSERVATION_CLIP = 10.0  # standard deviations
+UPDATES_PER_STAGE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,6 @@ def train(
     *,
     seed: int,
     checkpoint: Path,
-    source: Path | None = None,
     snapshots: Mapping[int, str],
     save: Callable[[dict, str], None],
     progress: Callable[[int, int], None] | None = None,
@@ -72,8 +73,7 @@ def train(
     Args:
         snapshots: environment steps -> name of the snapshot then saved.
         save: writes a snapshot; given the network's arrays and the name.
-        checkpoint: what a killed run goes on from; written every twenty updates.
-        source: the checkpoint of another run, to start from what it had learned.
+        checkpoint: what a killed run goes on from; written after each stage.
     """
     torch = import_torch()
     torch.set_num_threads(1)
@@ -81,29 +81,28 @@ def train(
     learner = Learner(torch, worlds, settings)
     if checkpoint.is_file():
         learner.restore(torch.load(checkpoint, weights_only=False))
-        worlds.n_episodes = max(worlds.n_environments, learner.n_done)  # no seed of an episode twice
-    elif source is not None:
-        learner.restore(torch.load(source, weights_only=False))
-        learner.n_done = 0
     n_at_once = settings.n_environments * settings.steps_per_update
-    learner.start()
     while learner.n_done < settings.n_steps:
-        before = learner.n_done
-        ramp = 1.0 if source is not None else min(1.0, before / max(settings.penalty_ramp * settings.n_steps, 1.0))
-        worlds.penalty = settings.penalty * ramp
-        learner.update(learner.collect(), before / settings.n_steps)
-        learner.n_done += n_at_once
-        for at, name in snapshots.items():
-            if before < at <= learner.n_done or (at > learner.n_done >= settings.n_steps):
-                save(learner.arrays(), name)
-        if (learner.n_done // n_at_once) % 20 == 0 or learner.n_done >= settings.n_steps:
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(learner.state(), partial)
-            partial.replace(checkpoint)
-            if log:
-                log(_summary(worlds, learner))
-        if progress:
-            progress(min(learner.n_done, settings.n_steps), settings.n_steps)
+        # A stage depends on the checkpoint before it and on nothing else, so a killed run goes on as if undisturbed.
+        torch.manual_seed(derived_seed(seed, "stage", learner.n_done))
+        learner.start()
+        for _ in range(UPDATES_PER_STAGE):
+            before = learner.n_done
+            worlds.penalty = settings.penalty * min(1.0, before / (settings.penalty_ramp * settings.n_steps))
+            learner.update(learner.collect(), before / settings.n_steps)
+            learner.n_done += n_at_once
+            for at, name in snapshots.items():
+                if before < at <= learner.n_done:
+                    save(learner.arrays(), name)
+            if progress:
+                progress(min(learner.n_done, settings.n_steps), settings.n_steps)
+            if learner.n_done >= settings.n_steps:
+                break
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(learner.state(), partial)
+        partial.replace(checkpoint)
+        if log:
+            log(_summary(worlds, learner))
 
 
 class Learner:
@@ -122,7 +121,8 @@ class Learner:
         self.n_done = 0
 
     def start(self) -> None:
-        self.current = self.worlds.reset()
+        self.current = self.worlds.restart(self.n_done)
+        self.running = np.zeros(self.worlds.n_environments)
 
     def collect(self) -> dict:
         """A batch of steps with advantages and value targets, each (T * n, ...)."""
