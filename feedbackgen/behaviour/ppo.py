@@ -36,7 +36,7 @@ class Settings:
     log_std: float = -0.5  # at the start
     target_kl: float = 0.03
     hidden: tuple[int, ...] = (64, 64)
-    penalty_ramp: float = 0.3  # share of training over which the penalty grows to its full size
+    penalty_ramp: tuple[float, float] = (0.2, 0.6)  # shares of training between which the penalties grow to full size
 
 
 class Moments:
@@ -88,7 +88,7 @@ def train(
         learner.start()
         for _ in range(UPDATES_PER_STAGE):
             before = learner.n_done
-            worlds.penalty = settings.penalty * min(1.0, before / (settings.penalty_ramp * settings.n_steps))
+            worlds.strictness = _ramp(settings, before / settings.n_steps)
             learner.update(learner.collect(), before / settings.n_steps)
             learner.n_done += n_at_once
             for at, name in snapshots.items():
@@ -103,6 +103,11 @@ def train(
         partial.replace(checkpoint)
         if log:
             log(_summary(worlds, learner))
+
+
+def _ramp(settings: Settings, share_done: float) -> float:
+    start, end = settings.penalty_ramp
+    return min(1.0, max(0.0, (share_done - start) / (end - start)))
 
 
 class Learner:

@@ -26,13 +26,14 @@ class TrainingWorlds:
     m/s; the target falls from 1.4 bounds without caution to 0.85 with all of it.
     """
 
-    def __init__(self, task: str, n_environments: int, *, seed: int):
+    def __init__(self, task: str, n_environments: int, *, penalty: float, seed: int):
         known = get_task(task)
         self.task, self.horizon, self.seed = task, known.horizon, seed
         self.batch = make_env_batch(task, n_environments)
         self.action_dim, self.observation_dim = known.action_dim, known.observation_dim
         self.n_environments = n_environments
-        self.penalty = 0.0  # reward per m/s of excess
+        self.penalty = penalty  # reward per m/s of excess
+        self.strictness = 1.0  # share of the penalties that counts
         self.finished: list[tuple[float, float, float]] = []  # caution, return and cost of whole episodes
 
     def restart(self, stage: int) -> FloatArray:
@@ -55,7 +56,8 @@ class TrainingWorlds:
         truncated = truncated | (self._left <= 0)
         place, bound = FORWARD_VELOCITY[self.task]
         target = bound * (SPEED_WITHOUT_CAUTION - SPEED_LOST_TO_CAUTION * self.caution)
-        shaped = rewards - self.penalty * np.maximum(last[:, place] - target, 0.0) - self.caution**2 * costs
+        penalties = self.penalty * np.maximum(last[:, place] - target, 0.0) + self.caution**2 * costs
+        shaped = rewards - self.strictness * penalties
         observations = last
         ended = np.flatnonzero(terminated | truncated)
         if len(ended):
