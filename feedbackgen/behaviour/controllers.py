@@ -4,20 +4,17 @@ Positions and velocities are as the agent sees them, in m and m/s: x ahead of th
 drives along y), y to its left. Nothing here rounds differently in a batch: no complex products, no sums over rows.
 """
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from feedbackgen.behaviour.weight_files import CONTROLLER, read_weight_file, write_weight_file
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 from feedbackgen.types import FloatArray
 
-FORMAT_VERSION = 1
-KIND = "controller"
 N_BINS = 16  # of a lidar
 LIDARS = {  # in the order of the observation, whose last entries they are
     "Goal": ("goal", "hazards", "vases"),
@@ -26,8 +23,6 @@ LIDARS = {  # in the order of the observation, whose last entries they are
     "Circle": ("circle",),
 }
 LIDAR_REACH = {"Goal": 3.0, "Button": 3.0, "Push": 3.0, "Circle": 6.0}  # m
-VELOCITY, MAGNETOMETER = slice(3, 5), slice(9, 11)  # of the observation
-CIRCLE_RADIUS, WALL = 1.5, 1.125  # m
 FAR = 1e6  # m; where nothing stands
 
 _EDGES = 2 * np.pi / N_BINS * np.arange(N_BINS + 1)
@@ -67,7 +62,7 @@ PARAMETERS = {
     "Circle": _SPEED
     | {
         "radius": (0.8, 1.6, 1.45),  # m
-        "wall": (0.7, 3.0, 3.0),  # m from the centre that it keeps to, across each boundary
+        "wall": (0.7, 1.7, 1.7),  # m from the centre that it keeps to, across each boundary
         "lead": (0.1, 1.0, 0.4),  # m ahead on the way it steers to
         "speed_at_wall": (0.4, 2.0, 1.3),  # m/s where the boundary is near
     },
@@ -288,13 +283,20 @@ def _half_turn_angle(ahead: FloatArray, left: FloatArray, size: FloatArray) -> F
 
 
 def save_controller(policy: ControllerPolicy, path: Path) -> None:
-    """Write a weight file: a header in JSON that names the parameters, and their values."""
-    header = {
-        "format_version": FORMAT_VERSION,
-        "kind": KIND,
-        "task": policy.task,
-        "parameters": list(policy.parameters),
-    }
-    values = np.array(list(policy.parameters.values()), dtype=np.float64)
-    with path.open("wb") as file:
-        np.savez(file, header=json.dumps(header), parameters=values)
+    """Write a weight file: the header names the parameters."""
+    header = {"kind": CONTROLLER, "task": policy.task, "parameters": list(policy.parameters)}
+    write_weight_file(path, header, {"values": np.array(list(policy.parameters.values()), dtype=np.float64)})
+
+
+def load_controller(path: Path, *, name: str, task: str) -> ControllerPolicy:
+    """Read a weight file.
+
+    Raises:
+        PolicyError: no weight file of this task's with finite values, or without the parameters of its controller.
+    """
+    header, arrays = read_weight_file(path, task=task)
+    expected, names = list(parameters_of(task)), header.get("parameters")
+    if names != expected or arrays.get("values", np.empty(0)).shape != (len(expected),):
+        raise PolicyError(f"policy file {path}: expected the parameters {', '.join(expected)}, got {names}")
+    values = [float(value) for value in arrays["values"]]
+    return ControllerPolicy(name=name, task=task, parameters=dict(zip(names, values, strict=True)))

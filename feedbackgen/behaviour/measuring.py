@@ -1,51 +1,58 @@
 """How good a policy is: whole episodes, many at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from feedbackgen.behaviour.policies import BatchPolicy
-from feedbackgen.behaviour.worlds import batch_of
 from feedbackgen.behaviour.zoo import PolicyInfo
 from feedbackgen.seeding import derived_seed, stream
-from feedbackgen.tasks import get_task
 from feedbackgen.types import FloatArray
 
 
-def measure(policy: BatchPolicy, *, n_episodes: int, description: str, command: str) -> PolicyInfo:
-    """Roll a trained policy out on its own reset seeds and summarise return and cost."""
-    returns, cost_returns = play(policy.task, policy, n_episodes=n_episodes)
-    limit = get_task(policy.task).default_cost_limit
+def measure(batch, policy: BatchPolicy, *, n_episodes: int, description: str, command: str) -> PolicyInfo:
+    """Play a policy's episodes from reset seeds of their own, the same for every policy, and note return and cost.
+
+    Args:
+        batch: at least one environment, see `feedbackgen.environments.make_env_batch`.
+        policy: its name goes into the index.
+        description: how it was made, for people.
+        command: that made it.
+    """
+    returns, cost_returns = [], []
+    for first in range(0, n_episodes, batch.n_environments):
+        indices = range(first, min(first + batch.n_environments, n_episodes))
+        some = play_together(
+            batch,
+            policy,
+            seeds=[derived_seed(0, "measure", index) for index in indices],
+            rngs=[stream(0, "measure", policy.name, index) for index in indices],
+        )
+        returns += [round(float(value), 3) for value in some[0]]
+        cost_returns += [round(float(value), 3) for value in some[1]]
     return PolicyInfo(
-        task=policy.task,
+        task=batch.task,
         name=policy.name,
-        return_=round(float(returns.mean()), 3),
-        return_std=round(float(returns.std()), 3),
-        cost_return=round(float(cost_returns.mean()), 3),
-        cost_std=round(float(cost_returns.std()), 3),
-        safe_share=float(np.mean(cost_returns <= limit)),
-        n_episodes=n_episodes,
         description=description,
         command=command,
+        returns=tuple(returns),
+        cost_returns=tuple(cost_returns),
     )
 
 
-def play(task: str, policy: BatchPolicy, *, n_episodes: int) -> tuple[FloatArray, FloatArray]:
-    """Return and cost return of whole episodes, (n_episodes,) each; the same episodes for every policy of a task."""
-    batch = batch_of(task, n_episodes)
-    rngs = [stream(0, "measure", policy.name, index) for index in range(n_episodes)]
-    seeds = [derived_seed(0, "measure", index) for index in range(n_episodes)]
-    observations = np.array([batch.reset(index, seed) for index, seed in enumerate(seeds)])
-    returns, cost_returns = np.zeros(n_episodes), np.zeros(n_episodes)
-    going_on = np.ones(n_episodes, dtype=bool)
-    dtype = np.float32  # of the action space: what is stored is what is acted
-    while going_on.any():
-        actions = policy.act_together(observations, rngs).astype(dtype)
-        observations, rewards, costs, terminated, truncated, *_ = batch.step(actions)
-        returns += rewards * going_on
-        cost_returns += costs * going_on
-        ended = terminated | truncated
-        going_on &= ~ended
-        if going_on.any():
-            for index in np.flatnonzero(ended):
-                # Steps on beside the others, but counts no more.
-                observations[index] = batch.reset(index, seeds[index])
+def play_together(
+    batch, policy: BatchPolicy, *, seeds: Sequence[int], rngs: Sequence[np.random.Generator]
+) -> tuple[FloatArray, FloatArray]:
+    """Return and cost return of one episode for each seed, (n,) each, played side by side."""
+    observations = np.array([batch.reset(lane, seed) for lane, seed in enumerate(seeds)])
+    returns, cost_returns = np.zeros(len(seeds)), np.zeros(len(seeds))
+    lanes = np.arange(len(seeds))
+    while len(lanes):
+        # What is acted is what would be stored: the action in the precision of the action space.
+        actions = policy.act_together(observations, [rngs[lane] for lane in lanes]).astype(batch.action_space.dtype)
+        observations, rewards, costs, terminated, truncated, _ = batch.step(actions, lanes)
+        returns[lanes] += rewards
+        cost_returns[lanes] += costs
+        going_on = ~(terminated | truncated)
+        lanes, observations = lanes[going_on], observations[going_on]
     return returns, cost_returns

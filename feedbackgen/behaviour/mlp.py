@@ -1,18 +1,15 @@
 """A trained Gaussian policy that acts through numpy, and the weight file it lives in."""
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from feedbackgen.behaviour.weight_files import NETWORK, read_weight_file, write_weight_file
 from feedbackgen.errors import PolicyError
 from feedbackgen.types import FloatArray
 
-FORMAT_VERSION = 1
 ACTIVATIONS = ("tanh", "relu")
 
 
@@ -55,61 +52,42 @@ def _times(rows: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def save_mlp(policy: MLPPolicy, path: Path, *, half: bool = False) -> None:
-    """Write a weight file: a header in JSON and float32 arrays; with ``half`` the layers take float16."""
+    """Write a weight file in float32; with ``half`` the layers take float16."""
     header = {
-        "format_version": FORMAT_VERSION,
+        "kind": NETWORK,
         "task": policy.task,
         "activation": policy.activation,
         "observation_clip": policy.observation_clip,
         "n_layers": len(policy.weights),
     }
-    arrays: dict[str, Any] = {name: getattr(policy, name) for name in _ARRAYS}
+    arrays = {name: getattr(policy, name).astype(np.float32) for name in _ARRAYS}
     for layer, (weight, bias) in enumerate(zip(policy.weights, policy.biases, strict=True)):
-        arrays |= {f"weight_{layer}": weight, f"bias_{layer}": bias}
-    layers = np.float16 if half else np.float32
-    singles: dict[str, Any] = {
-        name: np.asarray(values, dtype=np.float32 if name in _ARRAYS else layers) for name, values in arrays.items()
-    }
-    np.savez(path, header=json.dumps(header), **singles)
+        precision = np.float16 if half else np.float32
+        arrays |= {f"weight_{layer}": weight.astype(precision), f"bias_{layer}": bias.astype(precision)}
+    write_weight_file(path, header, arrays)
 
 
 def load_mlp(path: Path, *, name: str, task: str, sample: bool = False) -> MLPPolicy:
     """Read a weight file.
 
     Raises:
-        PolicyError: the file is absent, damaged, of another task, or holds values that are not finite.
+        PolicyError: no weight file of this task's with finite values, or not a network's.
     """
+    header, arrays = read_weight_file(path, task=task)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            layers = range(header["n_layers"])
-            arrays: dict[str, Any] = {key: file[key].astype(np.float64) for key in _ARRAYS}
-            weights = [file[f"weight_{layer}"].astype(np.float64) for layer in layers]
-            biases = [file[f"bias_{layer}"].astype(np.float64) for layer in layers]
-    except FileNotFoundError as error:
-        raise PolicyError(f"policy file {path}: no such file") from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise PolicyError(f"policy file {path}: not a weight file of ours, or damaged ({error})") from error
-    if header["format_version"] != FORMAT_VERSION:
-        raise PolicyError(
-            f"policy file {path}: format version {header['format_version']}, this release reads {FORMAT_VERSION}"
+        layers = range(header["n_layers"])
+        return MLPPolicy(
+            name=name,
+            task=task,
+            weights=[arrays[f"weight_{layer}"] for layer in layers],
+            biases=[arrays[f"bias_{layer}"] for layer in layers],
+            activation=header["activation"],
+            observation_clip=header["observation_clip"],
+            sample=sample,
+            **{name: arrays[name] for name in _ARRAYS},
         )
-    if header["task"] != task:
-        raise PolicyError(f"policy file {path}: trained for {header['task']}, not for {task}")
-    layers_by_name = {f"layer array {i}": values for i, values in enumerate([*weights, *biases])}
-    for key, values in (arrays | layers_by_name).items():
-        if not np.isfinite(values).all():
-            raise PolicyError(f"policy file {path}: {key} holds values that are not finite; train it again")
-    return MLPPolicy(
-        name=name,
-        task=task,
-        weights=weights,
-        biases=biases,
-        activation=header["activation"],
-        observation_clip=header["observation_clip"],
-        sample=sample,
-        **arrays,
-    )
+    except KeyError as error:
+        raise PolicyError(f"policy file {path}: not a weight file of ours, or damaged ({error})") from error
 
 
 _ARRAYS = ("observation_mean", "observation_std", "action_std", "action_low", "action_high")

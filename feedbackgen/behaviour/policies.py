@@ -7,7 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+from feedbackgen.behaviour.controllers import load_controller
 from feedbackgen.behaviour.mlp import load_mlp
+from feedbackgen.behaviour.weight_files import CONTROLLER, NETWORK, read_weight_file
 from feedbackgen.behaviour.zoo import shipped_weights
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
@@ -98,11 +100,22 @@ def load_policy(task: str, spec: str) -> BatchPolicy:
             raise PolicyError(f"policy {spec!r}: random takes no modifiers")
         return RandomPolicy(name=name, **box)
     path = Path(name) if name.endswith(".npz") else shipped_weights(task, name)
-    policy = load_mlp(path, name=spec, task=task, sample="sample" in modifiers)
+    policy = _load_weights(path, spec, task, sample="sample" in modifiers)
     if not modifiers.keys() & {"noise", "epsilon"}:
         return policy
     noise, epsilon = modifiers.get("noise", 0.0), modifiers.get("epsilon", 0.0)
     return PerturbedPolicy(name=spec, policy=policy, noise=noise, epsilon=epsilon, **box)
+
+
+def _load_weights(path: Path, spec: str, task: str, *, sample: bool) -> BatchPolicy:
+    header, _ = read_weight_file(path, task=task)
+    if header["kind"] == NETWORK:
+        return load_mlp(path, name=spec, task=task, sample=sample)
+    if header["kind"] != CONTROLLER:
+        raise PolicyError(f"policy file {path}: expected a {NETWORK} or a {CONTROLLER}, got a {header['kind']}")
+    if sample:
+        raise PolicyError(f"policy {spec!r}: a controller has no Gaussian to sample from; use +noise=SCALE")
+    return load_controller(path, name=spec, task=task)
 
 
 def parse_share(text: str) -> tuple[str, float | None]:

@@ -1,30 +1,59 @@
 """The behaviour policies that ship in the package, with their measured quality."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import fmean, pstdev
 
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 
 WEIGHTS = Path(__file__).parent / "weights"
+INDEX = "policies.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyInfo:
-    """A policy and how it did over ``n_episodes`` whole episodes, acting by its mean."""
+    """A policy and how it did over whole episodes, acting by its mean."""
 
     task: str
     name: str
-    return_: float  # mean, undiscounted
-    return_std: float
-    cost_return: float  # mean number of unsafe steps
-    cost_std: float
-    safe_share: float  # share of episodes with cost at most the task's default limit
-    n_episodes: int
     description: str
     command: str  # that trained it
+    returns: tuple[float, ...]  # (n_episodes,), undiscounted
+    cost_returns: tuple[float, ...]  # (n_episodes,), unsafe steps
+
+    @property
+    def n_episodes(self) -> int:
+        return len(self.returns)
+
+    @property
+    def return_(self) -> float:
+        return fmean(self.returns)
+
+    @property
+    def return_std(self) -> float:
+        return pstdev(self.returns)
+
+    @property
+    def cost_return(self) -> float:
+        return fmean(self.cost_returns)
+
+    @property
+    def cost_std(self) -> float:
+        return pstdev(self.cost_returns)
+
+    @property
+    def safe_share(self) -> float:
+        """Share of episodes with cost at most the task's default limit."""
+        limit = get_task(self.task).default_cost_limit
+        return fmean(cost <= limit for cost in self.cost_returns)
+
+    def best_return(self, cost_limit: float = float("inf")) -> float | None:
+        """Of the episodes that cost no more than the limit; None where there is none."""
+        return max((r for r, c in zip(self.returns, self.cost_returns, strict=True) if c <= cost_limit), default=None)
 
 
 def list_policies(task: str | None = None) -> list[PolicyInfo]:
@@ -59,7 +88,20 @@ def shipped_weights(task: str, name: str) -> Path:
 
 
 def _read(folder: Path) -> list[PolicyInfo]:
-    index = folder / "policies.json"
+    index = folder / INDEX
     if not index.is_file():
         return []
-    return [PolicyInfo(**entry) for entry in json.loads(index.read_text())["policies"]]
+    entries = json.loads(index.read_text())["policies"]
+    return [
+        PolicyInfo(
+            **entry | {"returns": tuple(entry["returns"]), "cost_returns": tuple(entry["cost_returns"])}, task=folder.name
+        )
+        for entry in entries
+    ]
+
+
+def write_index(folder: Path, infos: Iterable[PolicyInfo]) -> None:
+    """Write the index of one task's folder of weight files: an episode's return and cost per policy, one policy a line."""
+    entries = [{key: value for key, value in asdict(info).items() if key != "task"} for info in infos]
+    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    (folder / INDEX).write_text(f'{{"policies": [\n{lines}\n]}}\n')
