@@ -81,10 +81,7 @@ def list_policies(
 
     infos = shipped(task)
     if as_json:
-        entries = []
-        for info in infos:
-            entry = asdict(info)
-            entries.append({"return": entry.pop("return_"), "cost": entry.pop("cost_return"), **entry})
+        entries = [{"return": info.return_, "cost": info.cost_return, **asdict(info)} for info in infos]
         print_json({"policies": entries})
         return
     rows = [
@@ -111,11 +108,11 @@ def train_policies(
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; default policies/TASK.")] = None,
     show_progress: Annotated[bool | None, typer.Option("--progress/--no-progress", "-P")] = None,
 ) -> None:
-    """Train, measure and write a task's population; an interrupted run goes on with the next branch."""
-    from feedbackgen.behaviour.training import train_population
+    """Train, measure and write a task's population; an interrupted run goes on where it was."""
+    from feedbackgen.behaviour.populations import train_population
 
     folder = out or Path("policies") / task
-    with progress_bar("steps", show_progress) as progress:
+    with progress_bar("training", show_progress) as progress:
         infos = train_population(task, seed=seed, out=folder, progress=progress)
     print_table(
         ("policy", "return", "cost"), [(info.name, f"{info.return_:.1f}", f"{info.cost_return:.1f}") for info in infos]

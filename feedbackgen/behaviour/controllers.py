@@ -1,7 +1,8 @@
-"""Controllers of the Point and the Car: they read a navigation task's lidars and steer by a handful of parameters.
+"""Controllers: policies of a handful of parameters, for the Point and the Car in navigation tasks, and for the Swimmer.
 
-Positions and velocities are as the agent sees them, in m and m/s: x ahead of the Point (to the right of the Car, which
-drives along y), y to its left. Nothing here rounds differently in a batch: no complex products, no sums over rows.
+The Point's and the Car's read the lidars. Positions and velocities are as the agent sees them, in m and m/s: x ahead of
+the Point (to the right of the Car, which drives along y), y to its left. The Swimmer's is linear in the observation.
+Nothing here rounds differently in a batch: no complex products, no sums over rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ Vector = tuple[FloatArray, FloatArray]  # x and y, of the same shape
 _POINT = {"thrust_gain": (1.0, 6.0, 4.0), "turn_gain": (1.0, 6.0, 3.0)}
 _CAR = {"thrust_gain": (0.3, 4.0, 0.6), "turn_gain": (1.0, 8.0, 5.8)}
 _DRIVES = {"Point": _POINT, "Car": _CAR}
-_SPEED = {"speed": (0.4, 2.0, 1.3)}  # m/s
+_SPEED = {"speed": (0.4, 3.0, 1.4)}  # m/s
 _AVOIDANCE = {
     "caution": (-1.0, 4.0, 0.0),  # weight of what is in the way; below 0 it attracts
     "lookahead": (0.3, 1.6, 0.8),  # m
@@ -45,27 +46,33 @@ _AVOIDANCE = {
 PARAMETERS = {
     "Goal": _SPEED | _AVOIDANCE | {"hazard_radius": (0.1, 0.6, 0.3), "vase_radius": (0.05, 0.5, 0.25)},
     "Button": _SPEED
-    | _AVOIDANCE
-    | {"hazard_radius": (0.1, 0.6, 0.3), "gremlin_radius": (0.1, 0.8, 0.4), "button_radius": (0.05, 0.5, 0.25)},
+    | {
+        "caution": (-1.0, 4.0, 0.3),
+        "lookahead": (0.3, 1.6, 0.5),
+        "hazard_radius": (0.1, 0.6, 0.25),
+        "gremlin_radius": (0.1, 0.8, 0.3),
+        "button_radius": (0.05, 0.5, 0.3),
+    },
     "Push": _SPEED
     | _AVOIDANCE
     | {
         "hazard_radius": (0.1, 0.7, 0.4),
         "pillar_radius": (0.1, 0.7, 0.4),
-        "push_width": (0.1, 0.6, 0.45),  # m; how far off the line from box to goal it still pushes
-        "centring": (0.3, 2.0, 0.9),  # how strongly it steers back to that line
-        "behind": (0.1, 0.5, 0.243),  # m behind the box's centre where pushing begins
-        "approach": (0.3, 1.0, 0.64),  # m behind the box's centre that it drives to
-        "detour": (0.4, 1.0, 0.645),  # m beside the box on the way round it
-        "slowing": (0.1, 0.8, 0.243),  # m before a waypoint where it begins to slow down
+        "aligned": (0.0, 0.95, 0.6),  # cosine between the ways to the box and on to the goal, where pushing begins
+        "centring": (0.2, 4.0, 2.0),  # how strongly it steers back to the line through both
+        "orbit": (0.4, 0.9, 0.6),  # m from the box's centre on the way round it
+        "orbit_pace": (0.3, 1.0, 0.7),  # share of the speed on the way round it
     },
     "Circle": _SPEED
     | {
-        "radius": (0.8, 1.6, 1.45),  # m
+        "radius": (0.8, 1.7, 1.55),  # m
         "wall": (0.7, 1.7, 1.7),  # m from the centre that it keeps to, across each boundary
-        "lead": (0.1, 1.0, 0.4),  # m ahead on the way it steers to
-        "speed_at_wall": (0.4, 2.0, 1.3),  # m/s where the boundary is near
+        "lead": (0.1, 2.0, 0.8),  # m ahead on the way it steers to
+        "speed_at_wall": (0.2, 3.0, 1.0),  # m/s where the boundary is near
     },
+}
+SWIMMER = {"speed": (0.1, 1.0, 1.0)} | {  # share of the greatest torque, and the weight of each observation
+    f"joint_{joint}_{entry}": (-4.0, 4.0, 0.0) for joint in range(2) for entry in range(8)
 }
 
 
@@ -83,6 +90,8 @@ class ControllerPolicy:
     def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
         """Actions (n, 2) for observations (n, O); a row's bits depend on no other row. Draws nothing."""
         task = get_task(self.task)
+        if task.kind == "swimmer":
+            return _swim(observations, self.parameters)
         wish = wished_velocity(task.kind, task.level, observations, self.parameters)
         velocity = observations[:, 3], observations[:, 4]
         drive = _drive_point if task.robot == "Point" else _drive_car
@@ -96,13 +105,18 @@ def parameters_of(task: str) -> dict[str, tuple[float, float, float]]:
         PolicyError: there is no controller for the task.
     """
     known = get_task(task)
+    if known.kind == "swimmer":
+        return SWIMMER
     if known.kind not in PARAMETERS or known.robot not in _DRIVES or known.level == 0:
-        raise PolicyError(f"no controller for {task}; there is one for Point and Car in {', '.join(PARAMETERS)} 1 and 2")
+        raise PolicyError(
+            f"no controller for {task}; there is one for the Swimmer, and for Point and Car in "
+            f"{', '.join(PARAMETERS)} 1 and 2"
+        )
     return PARAMETERS[known.kind] | _DRIVES[known.robot]
 
 
 def wished_velocity(kind: str, level: int, observations: FloatArray, parameters: Mapping[str, float]) -> Vector:
-    """The velocity to aim at, (n,) each, as the agent sees it."""
+    """The velocity to aim at in a navigation task, (n,) each, as the agent sees it."""
     if kind == "Circle":
         return _round_the_circle(level, observations, parameters)
     n_lidars = len(LIDARS[kind])
@@ -202,31 +216,24 @@ def _push(goal: Vector, box: Vector, parameters) -> tuple[Vector, FloatArray]:
     onward_x, onward_y = goal[0] - box[0], goal[1] - box[1]
     length = np.maximum(np.sqrt(onward_x * onward_x + onward_y * onward_y), 1e-6)
     onward_x, onward_y = onward_x / length, onward_y / length
-    # The agent in the box's frame: u towards the goal, v to the left of that.
+    # The agent as the box sees it, with u towards the goal; aligned is 1 where it stands right behind the box.
     u = -(box[0] * onward_x + box[1] * onward_y)
     v = box[0] * onward_y - box[1] * onward_x
-    side = np.where(v > 0, 1.0, -1.0)
-    beside = np.abs(v)
-    width, detour, approach = parameters["push_width"], parameters["detour"], parameters["approach"]
-    # Behind the box: push, and steer back to the line.
-    push_u = np.clip(1.0 - beside / width, -0.6, 1.0)
-    push_v = -parameters["centring"] * v / width
-    size = np.maximum(np.sqrt(push_u * push_u + push_v * push_v), 1.0)
-    # Elsewhere: out to the side first, then back past it; from far ahead of the box straight to its side.
-    out = beside < detour - 0.12
-    way_u = np.where(u > 0.6, 0.1, np.where(out, 0.5 * u - 0.5 * parameters["behind"], -approach)) - u
-    way_v = side * np.where(out | (u > 0.6), detour, 0.9 * detour) - v
-    away = np.maximum(np.sqrt(way_u * way_u + way_v * way_v), 1e-6)
-    way_pace = np.clip(away / parameters["slowing"], 0.35, 1.0)
-    pushes = u < -parameters["behind"]
-    wish_u = np.where(pushes, push_u / size, way_u / away * way_pace)
-    wish_v = np.where(pushes, push_v / size, way_v / away * way_pace)
-    pace = np.maximum(np.sqrt(wish_u * wish_u + wish_v * wish_v), 1e-6)
-    box_distance = np.sqrt(box[0] * box[0] + box[1] * box[1])
-    scale = box_distance / pace
+    away = np.maximum(np.sqrt(u * u + v * v), 1e-6)
+    aligned, aside = -u / away, np.abs(v) / away
+    # Round the box to its rear, at a distance; the better aligned, the more it pushes inwards instead.
+    turn = np.where(aligned > 0, np.minimum(parameters["centring"] * aside, 1.0), 1.0)
+    round_u, round_v = -turn * aside, -turn * aligned * np.where(v > 0, 1.0, -1.0)
+    push = np.clip((aligned - parameters["aligned"]) / (1.0 - parameters["aligned"]), 0.0, 1.0)
+    outwards = (1.0 - push) * np.clip(4.0 * (parameters["orbit"] - away), -1.0, 1.0) - push
+    wish_u, wish_v = round_u + outwards * u / away, round_v + outwards * v / away
+    length = np.maximum(np.sqrt(wish_u * wish_u + wish_v * wish_v), 1e-6)
+    near = np.clip((away - parameters["orbit"]) / 0.3, 0.0, 1.0)
+    pace = np.maximum(np.maximum(push, near), parameters["orbit_pace"])
+    scale = away / length
     x = (wish_u * onward_x - wish_v * onward_y) * scale
     y = (wish_u * onward_y + wish_v * onward_x) * scale
-    return (x, y), np.minimum(pace, 1.0)
+    return (x, y), pace
 
 
 def _round_the_circle(level: int, observations: FloatArray, parameters) -> Vector:
@@ -280,6 +287,14 @@ def _drive_car(wish: Vector, velocity: Vector, parameters) -> FloatArray:
 def _half_turn_angle(ahead: FloatArray, left: FloatArray, size: FloatArray) -> FloatArray:
     """About the angle in radians by which to turn the axis, either end first; a right angle gives 2."""
     return 2.0 * left * np.where(ahead < 0, -1.0, 1.0) / np.maximum(size + np.abs(ahead), 1e-9)
+
+
+def _swim(observations: FloatArray, parameters) -> FloatArray:
+    actions = np.zeros((len(observations), 2))
+    for joint in range(2):
+        for entry in range(observations.shape[1]):
+            actions[:, joint] += parameters[f"joint_{joint}_{entry}"] * observations[:, entry]
+    return parameters["speed"] * np.clip(actions, -1.0, 1.0)
 
 
 def save_controller(policy: ControllerPolicy, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Controllers for one task, from reckless to safe and from poor to expert, found by a seeded search.
 
 A stage varies the parameters of the best so far and keeps what scores higher: the mean of ``return - penalty * cost``
-over a few episodes, confirmed on others. A slowed copy of what was found drives at a share of its speed.
+over a few episodes, confirmed on others. What lies between and beyond is derived from the two that were found.
 """
 
 import json
@@ -30,23 +30,49 @@ class Stage:
 
     name: str
     source: str | None  # the stage whose best it starts from; None starts from the starts of `parameters_of`
-    penalty: float  # reward per unsafe step; a gain below 0, up to DSRL's greatest cost
+    penalty: float  # reward per unsafe step
     n_trials: int
-    guess: Mapping[str, float] = field(default_factory=dict)  # the first trial's changes, of parameters that there are
+    guesses: tuple[Mapping[str, float], ...] = ()  # changes that the first trials try, of parameters that there are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A policy derived from one that was found."""
+
+    source: str  # a stage
+    towards: str | None = None  # another stage, halfway to which the parameters move
+    speed: float = 1.0  # share of the source's
+    changes: Mapping[str, float] = field(default_factory=dict)  # of parameters that there are
 
 
 STAGES = (
-    Stage(name="expert", source=None, penalty=0.0, n_trials=20),
-    Stage(name="careful-expert", source="expert", penalty=0.03, n_trials=8, guess={"caution": 1.0, "wall": 1.2}),
-    Stage(name="safe-expert", source="careful-expert", penalty=0.25, n_trials=12, guess={"caution": 2.0, "wall": 1.0}),
-    Stage(name="reckless-expert", source="expert", penalty=-0.03, n_trials=8, guess={"caution": -0.3}),
+    Stage(name="expert", source=None, penalty=0.0, n_trials=16),
+    Stage(
+        name="safe-expert",
+        source="expert",
+        penalty=0.25,
+        n_trials=12,
+        guesses=(
+            {"caution": 0.3, "lookahead": 0.5, "wall": 1.1, "speed_at_wall": 0.8},
+            {"caution": 1.0, "lookahead": 0.5, "wall": 1.0, "speed_at_wall": 0.8},
+            {"caution": 2.0, "wall": 0.95, "radius": 1.4},
+        ),
+    ),
 )
-SLOWED = {  # name -> the stage it is a copy of, and its share of the speed
-    "medium": ("expert", 0.55),
-    "novice": ("expert", 0.25),
-    "poor": ("expert", 0.08),
-    "safe-medium": ("safe-expert", 0.55),
-    "reckless-medium": ("reckless-expert", 0.55),
+# The Swimmer's parameters are many, its episodes cheap and nearly all alike.
+SWIMMER_STAGES = (
+    Stage(name="expert", source=None, penalty=0.0, n_trials=60),
+    Stage(name="safe-expert", source="expert", penalty=0.5, n_trials=60, guesses=({"speed": 0.7}, {"speed": 0.5})),
+)
+SEEKING = {"caution": -0.5, "lookahead": 0.8, "hazard_radius": 0.3}  # towards what others avoid
+VARIANTS = {
+    "careful-expert": Variant(source="expert", towards="safe-expert"),
+    "reckless-expert": Variant(source="expert", changes=SEEKING),
+    "medium": Variant(source="expert", speed=0.55),
+    "safe-medium": Variant(source="safe-expert", speed=0.55),
+    "reckless-medium": Variant(source="expert", speed=0.55, changes=SEEKING),
+    "novice": Variant(source="expert", speed=0.25),
+    "poor": Variant(source="expert", speed=0.08),
 }
 
 
@@ -58,8 +84,8 @@ def search_population(
     command: str,
     progress: Callable[[int, int], None] | None = None,
     n_episodes: int = 50,
-    stages: tuple[Stage, ...] = STAGES,
-    slowed: Mapping[str, tuple[str, float]] = SLOWED,
+    stages: tuple[Stage, ...] | None = None,
+    variants: Mapping[str, Variant] = VARIANTS,
 ) -> list[PolicyInfo]:
     """Search, measure and write a task's controllers; a killed search goes on where it was, to the same bytes.
 
@@ -69,14 +95,18 @@ def search_population(
         command: written beside each policy as what made it.
         progress: called with episodes played and in all.
         n_episodes: episodes each policy is measured on.
+        stages: the searches; by default those planned for the task.
+        variants: what is derived from the stages, by name.
 
     Raises:
         PolicyError: no controller for the task, or the folder holds a search with another seed.
     """
     ranges = parameters_of(task)
+    if stages is None:
+        stages = SWIMMER_STAGES if get_task(task).kind == "swimmer" else STAGES
     out.mkdir(parents=True, exist_ok=True)
     found = _read_progress(out, task, seed)
-    n_total = N_TRIED * sum(stage.n_trials for stage in stages) + n_episodes * (len(stages) + len(slowed))
+    n_total = N_TRIED * sum(stage.n_trials for stage in stages) + n_episodes * (len(stages) + len(variants))
     n_done = 0
 
     def played(n: int) -> None:
@@ -100,10 +130,8 @@ def search_population(
                 _write_progress(out, task, seed, found)
             played(N_TRIED)
     chosen = {stage.name: (found[stage.name]["parameters"], _description(stage)) for stage in stages}
-    for name, (source, share) in slowed.items():
-        parameters = found[source]["parameters"]
-        slow = {key: value * share if key.startswith("speed") else value for key, value in parameters.items()}
-        chosen[name] = (slow, f"{source} at {share:.0%} of its speed")
+    for name, variant in variants.items():
+        chosen[name] = _derived({key: state["parameters"] for key, state in found.items()}, variant)
     infos = []
     for name, (parameters, description) in chosen.items():
         policy = ControllerPolicy(name=name, task=task, parameters=parameters)
@@ -133,8 +161,8 @@ def varied(
 def _try_another(batch, task, ranges, state, stage: Stage, seed: int, trial: int) -> dict:
     spread = WIDE if trial < stage.n_trials / 3 else NARROW
     parameters = varied(state["parameters"], ranges, spread, stream(seed, "search", task, stage.name, trial))
-    if trial == 0 and stage.guess.keys() & ranges.keys():
-        parameters = state["parameters"] | {name: stage.guess[name] for name in ranges if name in stage.guess}
+    if trial < len(stage.guesses):
+        parameters = _changed(state["parameters"], stage.guesses[trial])
     tried = _score(batch, task, parameters, stage, seed, "try", N_TRIED)
     if tried > state["tried"]:
         confirmed = _score(batch, task, parameters, stage, seed, "confirm", N_CONFIRMED)
@@ -156,10 +184,28 @@ def _score(batch, task: str, parameters, stage: Stage, seed: int, purpose: str, 
     seeds = [derived_seed(seed, "search", purpose, index) for index in range(n_episodes)]
     rngs = [stream(seed, "search", purpose, index) for index in range(n_episodes)]
     returns, cost_returns = play_together(batch, policy, seeds=seeds, rngs=rngs)
-    known = get_task(task)
-    if stage.penalty < 0 and known.dsrl is not None:
-        cost_returns = np.minimum(cost_returns, known.dsrl.cost_max)
     return float(np.mean(returns - stage.penalty * cost_returns))
+
+
+def _derived(found: Mapping[str, Mapping[str, float]], variant: Variant) -> tuple[dict[str, float], str]:
+    parameters, words = dict(found[variant.source]), variant.source
+    if variant.towards is not None:
+        other = found[variant.towards]
+        parameters = {name: round((value + other[name]) / 2, 4) for name, value in parameters.items()}
+        words = f"halfway from {words} to {variant.towards}"
+    if variant.changes.keys() & parameters.keys():
+        parameters = _changed(parameters, variant.changes)
+        words += ", drawn to what costs" if variant.changes.get("caution", 0.0) < 0 else ", changed"
+    if variant.speed != 1.0:
+        for name in parameters:
+            if name.startswith("speed"):
+                parameters[name] = round(parameters[name] * variant.speed, 4)
+        words += f" at {variant.speed:.0%} of its speed"
+    return parameters, words
+
+
+def _changed(parameters: Mapping[str, float], changes: Mapping[str, float]) -> dict[str, float]:
+    return {name: changes.get(name, value) for name, value in parameters.items()}
 
 
 def _description(stage: Stage) -> str:

@@ -4,24 +4,23 @@ Source: proximal policy optimisation by Stable-Baselines3 (extra ``zoo``). A bra
 ``reward - penalty * cost`` with the penalty fixed: multipliers that grow without a cap destroyed the return.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from feedbackgen.behaviour.measuring import measure
 from feedbackgen.behaviour.mlp import MLPPolicy, load_mlp, save_mlp
-from feedbackgen.behaviour.zoo import PolicyInfo
-from feedbackgen.environments import make_env
-from feedbackgen.errors import MissingDependency, PolicyError
-from feedbackgen.rollout import rollout
-from feedbackgen.seeding import derived_seed, stream
-from feedbackgen.tasks import get_task
+from feedbackgen.behaviour.zoo import PolicyInfo, write_index
+from feedbackgen.environments import make_env, make_env_batch
+from feedbackgen.errors import MissingDependency
+from feedbackgen.seeding import derived_seed
 
 N_ENVIRONMENTS = 8
 STEPS_PER_UPDATE = 256  # of each environment
+N_MEASURED_TOGETHER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +67,14 @@ POPULATIONS = {
 }
 
 
-def train_population(
-    task: str, *, seed: int, out: Path, progress: Callable[[int, int], None] | None = None, n_episodes: int = 50
+def train_branches(
+    task: str,
+    *,
+    seed: int,
+    out: Path,
+    command: str,
+    progress: Callable[[int, int], None] | None = None,
+    n_episodes: int = 50,
 ) -> list[PolicyInfo]:
     """Train, measure and write every policy of a task's population.
 
@@ -79,17 +84,14 @@ def train_population(
         task: a task in POPULATIONS.
         seed: fixes every draw; the same seed on the same machine and versions gives the same weights.
         out: folder for ``<name>.npz`` and ``policies.json``.
+        command: written beside each policy as what trained it.
         progress: called with environment steps done and in all.
         n_episodes: episodes each policy's quality is measured on.
 
     Raises:
-        PolicyError: no training plan for the task.
         MissingDependency: the extra ``zoo`` is not installed.
     """
-    if task not in POPULATIONS:
-        raise PolicyError(f"no training plan for {task}; there is one for {', '.join(POPULATIONS)}")
     population = POPULATIONS[task]
-    command = f"fbgen policies train {task} --seed {seed}"
     out.mkdir(parents=True, exist_ok=True)
     n_total = sum(max(branch.snapshots.values()) for branch in population.branches)
     n_done = 0
@@ -99,6 +101,7 @@ def train_population(
                 task, population, branch, derived_seed(seed, "population", index), out, n_done, n_total, progress
             )
         n_done += max(branch.snapshots.values())
+    batch = make_env_batch(task, N_MEASURED_TOGETHER)
     infos = []
     for branch in population.branches:
         for name, n_steps in branch.snapshots.items():
@@ -106,40 +109,9 @@ def train_population(
             if branch.source:
                 description += f", from {branch.source}"
             policy = load_mlp(out / f"{name}.npz", name=name, task=task)
-            infos.append(measure(policy, n_episodes=n_episodes, description=description, command=command))
-    entries = [asdict(info) for info in infos]
-    (out / "policies.json").write_text(json.dumps({"policies": entries}, indent=1) + "\n")
+            infos.append(measure(batch, policy, n_episodes=n_episodes, description=description, command=command))
+    write_index(out, infos)
     return infos
-
-
-def measure(policy: MLPPolicy, *, n_episodes: int, description: str, command: str) -> PolicyInfo:
-    """Roll a policy out on its own reset seeds and summarise return and cost."""
-    env = make_env(policy.task)
-    episodes = [
-        rollout(
-            env,
-            policy,
-            seed=derived_seed(0, "measure", index),
-            rng=stream(0, "measure", policy.name, index),
-        )
-        for index in range(n_episodes)
-    ]
-    env.close()
-    returns = np.array([episode.return_ for episode in episodes])
-    cost_returns = np.array([episode.cost_return for episode in episodes])
-    limit = get_task(policy.task).default_cost_limit
-    return PolicyInfo(
-        task=policy.task,
-        name=policy.name,
-        return_=round(float(returns.mean()), 3),
-        return_std=round(float(returns.std()), 3),
-        cost_return=round(float(cost_returns.mean()), 3),
-        cost_std=round(float(cost_returns.std()), 3),
-        safe_share=float(np.mean(cost_returns <= limit)),
-        n_episodes=n_episodes,
-        description=description,
-        command=command,
-    )
 
 
 def _train_branch(task, population, branch, seed, out, n_done, n_total, progress) -> None:
