@@ -1,7 +1,7 @@
 """Populations of the velocity tasks: one run each of a network that knows how cautious to be, saved as it learns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from feedbackgen.environments import make_env_batch
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 
-SNAPSHOTS = {"poor": 0.06, "novice": 0.15, "medium": 0.35, "skilled": 0.7, "expert": 1.0}  # shares of the training
+SNAPSHOTS = {"poor": 0.06, "novice": 0.15, "medium": 0.35, "expert": 0.7}  # shares of the schedule; training stops there
 N_MEASURED_TOGETHER = 10
 
 
@@ -30,27 +30,31 @@ class Member:
 MEMBERS = {
     "poor": Member(snapshot="poor", caution=0.0),
     "novice": Member(snapshot="novice", caution=0.0),
-    "medium": Member(snapshot="medium", caution=0.5),
-    "bold-expert": Member(snapshot="skilled", caution=0.0),
+    "medium": Member(snapshot="medium", caution=0.0),
+    "safe-medium": Member(snapshot="medium", caution=1.0),
     "reckless-expert": Member(snapshot="expert", caution=0.0),
     "expert": Member(snapshot="expert", caution=0.4),
     "careful-expert": Member(snapshot="expert", caution=0.7),
     "safe-expert": Member(snapshot="expert", caution=1.0),
 }
-_SETTINGS = Settings(
-    n_steps=3_000_000,
-    penalty=3.0,
-    n_environments=8,
-    steps_per_update=256,
-    batch_size=128,
-    n_epochs=10,
-    learning_rate=3e-4,
-    target_kl=0.05,
-)
+def _settings(schedule: int) -> Settings:
+    return Settings(
+        n_steps=int(schedule * SNAPSHOTS["expert"]),
+        schedule=schedule,
+        penalty=3.0,
+        n_environments=8,
+        steps_per_update=256,
+        batch_size=128,
+        n_epochs=10,
+        learning_rate=3e-4,
+        target_kl=0.05,
+    )
+
+
 FAMILIES = {
-    "SafetyAntVelocity-v1": replace(_SETTINGS, n_steps=3_500_000),
-    "SafetyHopperVelocity-v1": replace(_SETTINGS, n_steps=1_500_000),
-    "SafetyWalker2dVelocity-v1": _SETTINGS,
+    "SafetyAntVelocity-v1": _settings(3_000_000),
+    "SafetyHopperVelocity-v1": _settings(2_000_000),
+    "SafetyWalker2dVelocity-v1": _settings(3_000_000),
 }
 
 
@@ -91,7 +95,7 @@ def train_family(
         settings,
         seed=seed,
         checkpoint=folder / "checkpoint.pt",
-        snapshots={int(settings.n_steps * share): name for name, share in SNAPSHOTS.items()},
+        snapshots={int(settings.schedule * share): name for name, share in SNAPSHOTS.items()},
         save=lambda arrays, name: _save_snapshot(folder / f"{name}.npz", arrays),
         progress=None if progress is None else lambda done, _: progress(done, n_total),
     )
@@ -99,7 +103,7 @@ def train_family(
     infos = []
     for name, member in MEMBERS.items():
         _export(folder / f"{member.snapshot}.npz", task, name, member.caution, out)
-        n_steps = int(settings.n_steps * SNAPSHOTS[member.snapshot])
+        n_steps = int(settings.schedule * SNAPSHOTS[member.snapshot])
         policy = load_mlp(out / f"{name}.npz", name=name, task=task)
         description = f"{n_steps:,} steps, caution {member.caution:g}"
         infos.append(measure(batch, policy, n_episodes=n_episodes, description=description, command=command))

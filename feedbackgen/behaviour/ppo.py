@@ -23,6 +23,7 @@ class Settings:
     """How a family is trained."""
 
     n_steps: int  # of all environments together
+    schedule: int  # steps over which learning rate and penalties change; training may stop before
     penalty: float  # see TrainingWorlds
     n_environments: int = 64
     steps_per_update: int = 128  # of each environment
@@ -36,7 +37,7 @@ class Settings:
     log_std: float = -0.5  # at the start
     target_kl: float = 0.03
     hidden: tuple[int, ...] = (64, 64)
-    penalty_ramp: tuple[float, float] = (0.2, 0.6)  # shares of training between which the penalties grow to full size
+    penalty_ramp: tuple[float, float] = (0.2, 0.6)  # shares of the schedule between which the penalties grow to full size
 
 
 class Moments:
@@ -88,8 +89,8 @@ def train(
         learner.start()
         for _ in range(UPDATES_PER_STAGE):
             before = learner.n_done
-            worlds.strictness = _ramp(settings, before / settings.n_steps)
-            learner.update(learner.collect(), before / settings.n_steps)
+            worlds.strictness = _ramp(settings, before / settings.schedule)
+            learner.update(learner.collect(), before / settings.schedule)
             learner.n_done += n_at_once
             for at, name in snapshots.items():
                 if before < at <= learner.n_done:
