@@ -54,14 +54,16 @@ PARAMETERS = {
         "button_radius": (0.05, 0.5, 0.3),
     },
     "Push": _SPEED
-    | _AVOIDANCE
     | {
-        "hazard_radius": (0.1, 0.7, 0.4),
-        "pillar_radius": (0.1, 0.7, 0.4),
-        "aligned": (0.0, 0.95, 0.6),  # cosine between the ways to the box and on to the goal, where pushing begins
-        "centring": (0.2, 4.0, 2.0),  # how strongly it steers back to the line through both
-        "orbit": (0.4, 0.9, 0.6),  # m from the box's centre on the way round it
-        "orbit_pace": (0.3, 1.0, 0.7),  # share of the speed on the way round it
+        "caution": (-1.0, 4.0, 0.0),
+        "lookahead": (0.3, 1.6, 0.6),
+        "hazard_radius": (0.1, 0.7, 0.3),
+        "pillar_radius": (0.1, 0.7, 0.3),
+        "aligned": (0.0, 0.95, 0.46),  # cosine between the ways to the box and on to the goal, where pushing begins
+        "centring": (0.2, 4.0, 1.8),  # how strongly it steers back to the line through both
+        "orbit": (0.4, 0.9, 0.5),  # m from the box's centre on the way round it
+        "room": (0.3, 0.7, 0.52),  # m from the box's centre that it needs to turn
+        "orbit_pace": (0.3, 1.0, 0.94),  # share of the speed on the way round it
     },
     "Circle": _SPEED
     | {
@@ -92,7 +94,7 @@ class ControllerPolicy:
         task = get_task(self.task)
         if task.kind == "swimmer":
             return _swim(observations, self.parameters)
-        wish = wished_velocity(task.kind, task.level, observations, self.parameters)
+        wish = wished_velocity(task.robot, task.kind, task.level, observations, self.parameters)
         velocity = observations[:, 3], observations[:, 4]
         drive = _drive_point if task.robot == "Point" else _drive_car
         return drive(wish, velocity, self.parameters)
@@ -115,7 +117,9 @@ def parameters_of(task: str) -> dict[str, tuple[float, float, float]]:
     return PARAMETERS[known.kind] | _DRIVES[known.robot]
 
 
-def wished_velocity(kind: str, level: int, observations: FloatArray, parameters: Mapping[str, float]) -> Vector:
+def wished_velocity(
+    robot: str, kind: str, level: int, observations: FloatArray, parameters: Mapping[str, float]
+) -> Vector:
     """The velocity to aim at in a navigation task, (n,) each, as the agent sees it."""
     if kind == "Circle":
         return _round_the_circle(level, observations, parameters)
@@ -125,7 +129,7 @@ def wished_velocity(kind: str, level: int, observations: FloatArray, parameters:
     goal = nearest_object(seen["goal"], LIDAR_REACH[kind])
     around = _obstacles(kind, level, seen, goal, parameters)
     if kind == "Push":
-        target, pace = _push(goal, nearest_object(seen["push_box"], LIDAR_REACH[kind]), parameters)
+        target, pace = _push(robot, goal, nearest_object(seen["push_box"], LIDAR_REACH[kind]), parameters)
     else:
         target, pace = goal, 1.0
     heading = clear_heading(target, around, parameters["caution"], parameters["lookahead"])
@@ -211,7 +215,7 @@ def clear_heading(
     return x[rows, best], y[rows, best]
 
 
-def _push(goal: Vector, box: Vector, parameters) -> tuple[Vector, FloatArray]:
+def _push(robot: str, goal: Vector, box: Vector, parameters) -> tuple[Vector, FloatArray]:
     """Where to drive to bring the box to the goal, as far off as the box is, and how fast, in [0, 1]."""
     onward_x, onward_y = goal[0] - box[0], goal[1] - box[1]
     length = np.maximum(np.sqrt(onward_x * onward_x + onward_y * onward_y), 1e-6)
@@ -233,7 +237,12 @@ def _push(goal: Vector, box: Vector, parameters) -> tuple[Vector, FloatArray]:
     scale = away / length
     x = (wish_u * onward_x - wish_v * onward_y) * scale
     y = (wish_u * onward_y + wish_v * onward_x) * scale
-    return (x, y), pace
+    # Beside the box it cannot turn: where the way lies across its axis, it first backs out.
+    along, across = (x, y) if robot == "Point" else (y, x)
+    stuck = (away < parameters["room"]) & (np.abs(across) > np.abs(along))
+    out = -away * np.where((box[0] if robot == "Point" else box[1]) > 0, 1.0, -1.0)
+    along, across = np.where(stuck, out, along), np.where(stuck, 0.0, across)
+    return (along, across) if robot == "Point" else (across, along), np.where(stuck, 1.0, pace)
 
 
 def _round_the_circle(level: int, observations: FloatArray, parameters) -> Vector:

@@ -19,7 +19,7 @@ from feedbackgen.errors import PolicyError
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.tasks import get_task
 
-N_TRIED, N_CONFIRMED = 6, 12  # episodes
+N_TOGETHER = 12  # episodes that are played at a time
 SHARE_VARIED = 0.4  # of the parameters, in each trial
 WIDE, NARROW = 0.25, 0.12  # standard deviation of a change, in ranges; wide for the first third of the trials
 
@@ -32,6 +32,8 @@ class Stage:
     source: str | None  # the stage whose best it starts from; None starts from the starts of `parameters_of`
     penalty: float  # reward per unsafe step
     n_trials: int
+    n_tried: int = 6  # episodes of each trial
+    n_confirmed: int = 12  # others, of each that scored higher
     guesses: tuple[Mapping[str, float], ...] = ()  # changes that the first trials try, of parameters that there are
 
 
@@ -40,7 +42,8 @@ class Variant:
     """A policy derived from one that was found."""
 
     source: str  # a stage
-    towards: str | None = None  # another stage, halfway to which the parameters move
+    towards: str | None = None  # another stage, to which the parameters move
+    share: float = 0.5  # of the way there
     speed: float = 1.0  # share of the source's
     changes: Mapping[str, float] = field(default_factory=dict)  # of parameters that there are
 
@@ -61,12 +64,21 @@ STAGES = (
 )
 # The Swimmer's parameters are many, its episodes cheap and nearly all alike.
 SWIMMER_STAGES = (
-    Stage(name="expert", source=None, penalty=0.0, n_trials=60),
-    Stage(name="safe-expert", source="expert", penalty=0.5, n_trials=60, guesses=({"speed": 0.7}, {"speed": 0.5})),
+    Stage(name="expert", source=None, penalty=0.0, n_trials=150, n_tried=2, n_confirmed=4),
+    Stage(
+        name="safe-expert",
+        source="expert",
+        penalty=1.0,
+        n_trials=100,
+        n_tried=2,
+        n_confirmed=4,
+        guesses=({"speed": 0.7}, {"speed": 0.5}, {"speed": 0.35}),
+    ),
 )
-SEEKING = {"caution": -0.5, "lookahead": 0.8, "hazard_radius": 0.3}  # towards what others avoid
-VARIANTS = {
+SEEKING = {"caution": -0.5, "lookahead": 0.8, "hazard_radius": 0.3}  # drawn to what others avoid
+VARIANTS = {  # those whose changes a task's controller does not know are left out
     "careful-expert": Variant(source="expert", towards="safe-expert"),
+    "wary-expert": Variant(source="expert", towards="safe-expert", share=0.8),
     "reckless-expert": Variant(source="expert", changes=SEEKING),
     "medium": Variant(source="expert", speed=0.55),
     "safe-medium": Variant(source="safe-expert", speed=0.55),
@@ -106,7 +118,8 @@ def search_population(
         stages = SWIMMER_STAGES if get_task(task).kind == "swimmer" else STAGES
     out.mkdir(parents=True, exist_ok=True)
     found = _read_progress(out, task, seed)
-    n_total = N_TRIED * sum(stage.n_trials for stage in stages) + n_episodes * (len(stages) + len(variants))
+    variants = {name: each for name, each in variants.items() if each.changes.keys() <= ranges.keys()}
+    n_total = sum(stage.n_tried * stage.n_trials for stage in stages) + n_episodes * (len(stages) + len(variants))
     n_done = 0
 
     def played(n: int) -> None:
@@ -115,7 +128,7 @@ def search_population(
         if progress:
             progress(n_done, n_total)
 
-    batch = make_env_batch(task, N_CONFIRMED)
+    batch = make_env_batch(task, N_TOGETHER)
     for stage in stages:
         state = found.get(stage.name)
         if state is None:
@@ -128,7 +141,7 @@ def search_population(
                 state = _try_another(batch, task, ranges, state, stage, seed, trial)
                 found[stage.name] = state
                 _write_progress(out, task, seed, found)
-            played(N_TRIED)
+            played(stage.n_tried)
     chosen = {stage.name: (found[stage.name]["parameters"], _description(stage)) for stage in stages}
     for name, variant in variants.items():
         chosen[name] = _derived({key: state["parameters"] for key, state in found.items()}, variant)
@@ -163,18 +176,20 @@ def _try_another(batch, task, ranges, state, stage: Stage, seed: int, trial: int
     parameters = varied(state["parameters"], ranges, spread, stream(seed, "search", task, stage.name, trial))
     if trial < len(stage.guesses):
         parameters = _changed(state["parameters"], stage.guesses[trial])
-    tried = _score(batch, task, parameters, stage, seed, "try", N_TRIED)
+    tried = _score(batch, task, parameters, stage, seed, "try", stage.n_tried)
     if tried > state["tried"]:
-        confirmed = _score(batch, task, parameters, stage, seed, "confirm", N_CONFIRMED)
-        if tried * N_TRIED + confirmed * N_CONFIRMED > state["tried"] * N_TRIED + state["confirmed"] * N_CONFIRMED:
+        confirmed = _score(batch, task, parameters, stage, seed, "confirm", stage.n_confirmed)
+        # Both are means: together they must be higher too.
+        gain = (tried - state["tried"]) * stage.n_tried + (confirmed - state["confirmed"]) * stage.n_confirmed
+        if gain > 0:
             state = {"parameters": parameters, "tried": tried, "confirmed": confirmed}
     return state | {"n_trials": trial + 1}
 
 
 def _scores(batch, task: str, parameters, stage: Stage, seed: int) -> dict:
     return {
-        "tried": _score(batch, task, parameters, stage, seed, "try", N_TRIED),
-        "confirmed": _score(batch, task, parameters, stage, seed, "confirm", N_CONFIRMED),
+        "tried": _score(batch, task, parameters, stage, seed, "try", stage.n_tried),
+        "confirmed": _score(batch, task, parameters, stage, seed, "confirm", stage.n_confirmed),
     }
 
 
@@ -191,11 +206,14 @@ def _derived(found: Mapping[str, Mapping[str, float]], variant: Variant) -> tupl
     parameters, words = dict(found[variant.source]), variant.source
     if variant.towards is not None:
         other = found[variant.towards]
-        parameters = {name: round((value + other[name]) / 2, 4) for name, value in parameters.items()}
-        words = f"halfway from {words} to {variant.towards}"
-    if variant.changes.keys() & parameters.keys():
+        share = variant.share
+        parameters = {
+            name: round((1.0 - share) * value + share * other[name], 4) for name, value in parameters.items()
+        }
+        words = f"{words}, {share:.0%} of the way to {variant.towards}"
+    if variant.changes:
         parameters = _changed(parameters, variant.changes)
-        words += ", drawn to what costs" if variant.changes.get("caution", 0.0) < 0 else ", changed"
+        words += ", " + ", ".join(f"{name} {value:g}" for name, value in variant.changes.items())
     if variant.speed != 1.0:
         for name in parameters:
             if name.startswith("speed"):
