@@ -131,7 +131,7 @@ def wished_velocity(
     if kind == "Push":
         target, pace = _push(robot, goal, nearest_object(seen["push_box"], LIDAR_REACH[kind]), parameters)
     else:
-        target, pace = goal, 1.0
+        target, pace = goal, np.ones(len(observations))
     heading = clear_heading(target, around, parameters["caution"], parameters["lookahead"])
     speed = parameters["speed"] * pace
     return speed * heading[0], speed * heading[1]

@@ -15,7 +15,12 @@ from feedbackgen.environments import make_env_batch
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 
-SNAPSHOTS = {"poor": 0.06, "novice": 0.15, "medium": 0.35, "expert": 0.7}  # shares of the schedule; training stops there
+SNAPSHOTS = {
+    "poor": 0.06,
+    "novice": 0.15,
+    "medium": 0.35,
+    "expert": 0.7,
+}  # shares of the schedule; training stops there
 N_MEASURED_TOGETHER = 10
 
 
@@ -37,6 +42,8 @@ MEMBERS = {
     "careful-expert": Member(snapshot="expert", caution=0.7),
     "safe-expert": Member(snapshot="expert", caution=1.0),
 }
+
+
 def _settings(schedule: int) -> Settings:
     return Settings(
         n_steps=int(schedule * SNAPSHOTS["expert"]),

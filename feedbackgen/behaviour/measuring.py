@@ -49,7 +49,9 @@ def play_together(
     lanes = np.arange(len(seeds))
     while len(lanes):
         # What is acted is what would be stored: the action in the precision of the action space.
-        actions = policy.act_together(observations, [rngs[lane] for lane in lanes]).astype(batch.action_space.dtype)
+        actions = policy.act_together(observations, [rngs[int(lane)] for lane in lanes]).astype(
+            batch.action_space.dtype
+        )
         observations, rewards, costs, terminated, truncated, _ = batch.step(actions, lanes)
         returns[lanes] += rewards
         cost_returns[lanes] += costs

@@ -1,11 +1,13 @@
 """Proximal policy optimisation of one network for all cautions, in batches (extra ``train``: torch).
 
 Source: Schulman et al., 2017; details as in Stable-Baselines3 and CleanRL (advantages normalised by minibatch, returns
-scaled by their running deviation, truncated episodes bootstrapped). The policy sees the caution as one more observation.
+scaled by their running deviation, truncated episodes bootstrapped). The policy
+sees the caution as one more observation.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,10 @@ class Settings:
     log_std: float = -0.5  # at the start
     target_kl: float = 0.03
     hidden: tuple[int, ...] = (64, 64)
-    penalty_ramp: tuple[float, float] = (0.2, 0.6)  # shares of the schedule between which the penalties grow to full size
+    penalty_ramp: tuple[float, float] = (
+        0.2,
+        0.6,
+    )  # shares of the schedule between which the penalties grow to full size
 
 
 class Moments:
@@ -148,7 +153,7 @@ class Learner:
             actions[step] = mean + std * noise
             log_probs[step] = -0.5 * np.square(noise).sum(axis=1) - np.log(std).sum()
             caution = worlds.caution.copy()
-            self.current, last, reward, terminated, truncated = worlds.step(np.float64(actions[step]))
+            self.current, last, reward, terminated, truncated = worlds.step(actions[step].astype(np.float64))
             self.running = self.running * settings.discount + reward
             self.returns.update(self.running[:, None])
             rewards[step] = np.clip(reward / self.returns.std[0], -10.0, 10.0)
@@ -255,7 +260,7 @@ def import_torch():
 def _network(torch, inputs: int, hidden: tuple[int, ...], outputs: int, last_gain: float):
     sizes = [inputs, *hidden, outputs]
     layers = []
-    for index, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (before, after) in enumerate(pairwise(sizes)):
         layer = torch.nn.Linear(before, after)
         torch.nn.init.orthogonal_(layer.weight, 2**0.5 if index < len(hidden) else last_gain)
         torch.nn.init.zeros_(layer.bias)

@@ -207,9 +207,7 @@ def _derived(found: Mapping[str, Mapping[str, float]], variant: Variant) -> tupl
     if variant.towards is not None:
         other = found[variant.towards]
         share = variant.share
-        parameters = {
-            name: round((1.0 - share) * value + share * other[name], 4) for name, value in parameters.items()
-        }
+        parameters = {name: round((1.0 - share) * value + share * other[name], 4) for name, value in parameters.items()}
         words = f"{words}, {share:.0%} of the way to {variant.towards}"
     if variant.changes:
         parameters = _changed(parameters, variant.changes)

@@ -65,7 +65,7 @@ class TrainingWorlds:
             for index in ended:
                 if whole[index]:
                     self.finished.append((self.caution[index], *self._sums[index]))
-                observations[index] = self._reset(index)
+                observations[index] = self._reset(int(index))
         return observations, last, shaped, terminated, truncated & ~terminated
 
     def _reset(self, index: int) -> FloatArray:

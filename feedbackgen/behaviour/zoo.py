@@ -94,14 +94,15 @@ def _read(folder: Path) -> list[PolicyInfo]:
     entries = json.loads(index.read_text())["policies"]
     return [
         PolicyInfo(
-            **entry | {"returns": tuple(entry["returns"]), "cost_returns": tuple(entry["cost_returns"])}, task=folder.name
+            **entry | {"returns": tuple(entry["returns"]), "cost_returns": tuple(entry["cost_returns"])},
+            task=folder.name,
         )
         for entry in entries
     ]
 
 
 def write_index(folder: Path, infos: Iterable[PolicyInfo]) -> None:
-    """Write the index of one task's folder of weight files: an episode's return and cost per policy, one policy a line."""
+    """Write the index of one task's folder of weight files, one policy a line."""
     entries = [{key: value for key, value in asdict(info).items() if key != "task"} for info in infos]
     lines = ",\n".join(json.dumps(entry) for entry in entries)
     (folder / INDEX).write_text(f'{{"policies": [\n{lines}\n]}}\n')

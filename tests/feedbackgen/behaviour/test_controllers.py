@@ -136,10 +136,14 @@ def test_the_box_is_pushed_from_behind_and_rounded_from_ahead():
     behind = observation("SafetyPointPush1-v0", push_box=lidar(0.4 + 0j), goal=lidar(1.4 + 0j))
     x, y = wished_velocity("Point", "Push", 1, behind[None], parameters)
     assert x[0] == pytest.approx(1.0, rel=1e-3) and abs(y[0]) < 1e-3
-    # Between box and goal, and a little aside: away from the line, and not towards the box.
-    ahead = observation("SafetyPointPush1-v0", push_box=lidar(-0.5 + 0.05j), goal=lidar(1 + 0j))
+    # Between box and goal, and a little aside: away from the line more than towards the box.
+    ahead = observation("SafetyPointPush1-v0", push_box=lidar(-0.6 + 0.05j), goal=lidar(1 + 0j))
     x, y = wished_velocity("Point", "Push", 1, ahead[None], parameters)
-    assert abs(y[0]) > 0.3 and x[0] > -0.3
+    assert abs(y[0]) > abs(x[0])
+    # At the box's side, with the way on across the Point's axis: it backs out, for it cannot turn there.
+    beside = observation("SafetyPointPush1-v0", push_box=lidar(0.35 + 0j), goal=lidar(0.35 + 1j))
+    x, y = wished_velocity("Point", "Push", 1, beside[None], parameters)
+    assert (x[0], y[0]) == (-1.0, 0.0)
 
 
 def test_only_the_goal_button_may_be_touched():
@@ -164,7 +168,8 @@ def test_a_row_has_the_bits_it_has_alone(task):
     if known.suite == "safety-navigation":
         n_readings = 16 * len(LIDARS[known.kind])
         places = [
-            [lidar(*(rng.uniform(-2, 2, 3) + 1j * rng.uniform(-2, 2, 3))) for _ in LIDARS[known.kind]] for _ in range(33)
+            [lidar(*(rng.uniform(-2, 2, 3) + 1j * rng.uniform(-2, 2, 3))) for _ in LIDARS[known.kind]]
+            for _ in range(33)
         ]
         observations[:, -n_readings:] = np.array(places).reshape(33, n_readings)
     low, high = np.array([bounds[:2] for bounds in parameters_of(task).values()]).T

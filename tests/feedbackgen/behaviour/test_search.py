@@ -35,7 +35,7 @@ def files(folder) -> dict[str, bytes]:
 
 def test_a_copy_varies_two_fifths_of_the_parameters_inside_their_ranges():
     ranges = {str(index): (0.0, 1.0, 0.5) for index in range(100)}
-    start = {name: 0.5 for name in ranges}
+    start = dict.fromkeys(ranges, 0.5)
     rng = np.random.default_rng(0)
     copies = np.array([list(varied(start, ranges, 0.3, rng).values()) for _ in range(100)])
     # A share of 0.4 among 10,000 draws: standard error 0.005; four of them.
