@@ -12,7 +12,7 @@ import numpy as np
 
 from feedbackgen.environments.batch import Transitions, checked_actions, simulator_state
 from feedbackgen.environments.layouts import use_fast_layouts
-from feedbackgen.environments.upstream import load_builder, load_resampling_error
+from feedbackgen.environments.upstream import drawable, load_builder, load_resampling_error
 from feedbackgen.tasks import Task
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 
@@ -28,9 +28,10 @@ class NavigationBatch:
     An environment that has ended is stepped again only after its reset.
     """
 
-    def __init__(self, task: Task, n_environments: int):
+    def __init__(self, task: Task, n_environments: int, *, to_draw: bool = False):
         self.task, self.kind, self.horizon = task.name, task.kind, task.horizon
-        with warnings.catch_warnings():
+        self._to_draw = to_draw
+        with warnings.catch_warnings(), drawable(to_draw):
             # Upstream bounds its spaces by float64's largest number, which Gymnasium's float32 check overflows on.
             warnings.simplefilter("ignore")
             self.builders = [
@@ -59,7 +60,8 @@ class NavigationBatch:
     def reset(self, lane: int, seed: int) -> FloatArray:
         """Start an episode in one environment; returns its observation, (O,)."""
         builder = self.builders[lane]
-        observation, _ = builder.reset(seed=seed)
+        with drawable(self._to_draw):
+            observation, _ = builder.reset(seed=seed)
         if self._world is None:
             self._world = _World(builder)
             self.cost_terms = self._world.cost_terms

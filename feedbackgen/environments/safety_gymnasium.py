@@ -21,10 +21,11 @@ from feedbackgen.types import FloatArray, require_finite
 GROUND = 25  # times as wide as upstream's, where robots run straight on
 
 
-def make_batch(task: Task, n_environments: int) -> NavigationBatch | VelocityBatch:
-    """``n`` environments of one task that step together."""
-    batch = NavigationBatch if task.suite == "safety-navigation" else VelocityBatch
-    return batch(task, n_environments)
+def make_batch(task: Task, n_environments: int, *, to_draw: bool = False) -> NavigationBatch | VelocityBatch:
+    """``n`` environments of one task that step together; those that are not to be drawn leave scenery out."""
+    if task.suite == "safety-navigation":
+        return NavigationBatch(task, n_environments, to_draw=to_draw)
+    return VelocityBatch(task, n_environments)
 
 
 class SafetyEnv:
@@ -38,7 +39,7 @@ class SafetyEnv:
         self.task = task.name
         self.horizon = task.horizon
         self._navigation = task.suite == "safety-navigation"
-        self._batch = make_batch(task, 1)
+        self._batch = make_batch(task, 1, to_draw=True)
         self.observation_space = self._batch.observation_space
         self.action_space = self._batch.action_space
         self._renderer: mujoco.Renderer | None = None

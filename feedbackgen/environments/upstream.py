@@ -15,8 +15,11 @@ import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -34,6 +37,18 @@ RACECAR_MASS = 0.017605537618291808  # kg
 RACECAR_INERTIA = (0.0002706324171671688, 0.0002385001307776043, 4.125453652032671e-05)  # kg m^2
 RACECAR_IPOS = (0.15557992747876107, -0.0003826658731145229, 6.812385950941158e-10)  # m
 RACECAR_IQUAT = (0.001766899788279318, 0.7071045736417905, -0.001766899788279318, 0.7071045736417905)
+# Whether robots are compiled with what is only to be looked at.
+_drawable: ContextVar[bool] = ContextVar("drawable", default=True)
+
+
+@contextmanager
+def drawable(wanted: bool) -> Iterator[None]:
+    """Compile robots with, or without, meshes that are only looked at; the Racecar's take 40 MB in each environment."""
+    token = _drawable.set(wanted)
+    try:
+        yield
+    finally:
+        _drawable.reset(token)
 
 
 def load_builder() -> type:
@@ -117,6 +132,19 @@ def _put_right_agents(base_agent: ModuleType) -> None:
         self.engine = engine
 
     agent_class._init_jnt_sensors = init_joint_sensors
+    load_model = agent_class._load_model
+
+    def load_model_without_meshes(self):
+        path = Path(base_agent.BASE_DIR) / self.base
+        if _drawable.get() or "<mesh" not in path.read_text():
+            load_model(self)
+            return
+        model = mujoco.MjModel.from_xml_string(_without_meshes(path.read_text(), path.parent))
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        self.set_engine(base_agent.Engine(model, data))
+
+    agent_class._load_model = load_model_without_meshes
     # numpy 2.4: float() of an array with one element raises.
     base_agent.float = lambda value: builtins.float(np.asarray(value).item())
     agent_class._put_right = True
@@ -166,9 +194,33 @@ class _ParseOnce:
     def __call__(self, text):
         if len(text) < 2000:  # a snippet with this episode's positions
             return self._parse(text)
+        if not _drawable.get():
+            text = _without_meshes(text)
         if text not in self._parsed:
-            self._parsed[text] = self._parse(text)
+            parsed = self._parsed[text] = self._parse(text)
+            assets = parsed["mujoco"].get("asset") or {}
+            if isinstance(assets.get("mesh"), dict):
+                assets["mesh"] = [assets["mesh"]]  # upstream adds to a list
         return copy.deepcopy(self._parsed[text])
+
+
+@lru_cache
+def _without_meshes(text: str, folder: Path | None = None) -> str:
+    """A robot's XML without the meshes that neither touch anything nor weigh; files are named from the folder on."""
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for geom in parent.findall("geom"):
+            if (geom.get("type"), geom.get("contype"), geom.get("density")) == ("mesh", "0", "0"):
+                parent.remove(geom)
+    used = {geom.get("mesh") for geom in root.iter("geom")}
+    for asset in root.iter("asset"):
+        for mesh in asset.findall("mesh"):
+            if mesh.get("name") not in used:
+                asset.remove(mesh)
+    for compiler in root.iter("compiler"):
+        if folder is not None and "meshdir" in compiler.attrib:
+            compiler.set("meshdir", str(folder / compiler.attrib["meshdir"]))
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def restore_racecar_inertia(model: mujoco.MjModel, data: mujoco.MjData) -> None:

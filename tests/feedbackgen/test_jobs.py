@@ -60,7 +60,7 @@ def test_a_damaged_shard_is_named(tmp_path, content):
 
 
 @pytest.mark.simulator
-@pytest.mark.parametrize("task", ["SafetyPointGoal1-v0", "SafetyCarButton2-v0", "SafetyDoggoGoal2-v0"])
+@pytest.mark.parametrize("task", ["SafetyPointGoal1-v0", "SafetyRacecarButton2-v0", "SafetyDoggoGoal2-v0"])
 def test_a_process_that_plays_navigation_tasks_stays_below_150_megabytes(task):
     play = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PLAY, task], capture_output=True, text=True, check=True

@@ -33,7 +33,7 @@ def change(info, name, step, by):
 
 
 @pytest.mark.parametrize("states", [True, False])
-@pytest.mark.parametrize("task", ["SafetyPointGoal1-v0", "SafetyPointButton1-v0", "SafetyAntVelocity-v1"])
+@pytest.mark.parametrize("task", ["SafetyPointButton1-v0", "SafetyRacecarGoal1-v0", "SafetyAntVelocity-v1"])
 def test_an_episode_is_replayed_to_the_last_bit(task, states):
     info = collect(changed(RECIPE, task=task, record_states=states, max_episode_steps=100))
     done = replay(info.path, 1)

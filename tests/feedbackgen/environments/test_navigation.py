@@ -156,3 +156,12 @@ def test_a_lane_without_an_episode_is_not_stepped():
         batch.step(np.zeros((2, 2)))
     with pytest.raises(DataError, match=r"action of SafetyPointGoal1-v0: expected shape \(1, 2\), got \(2, 2\)"):
         batch.step(np.zeros((2, 2)), [0])
+
+
+def test_meshes_that_are_only_looked_at_are_left_out_of_batches():
+    batch, env = make_env_batch("SafetyRacecarGoal0-v0", 1), make_env("SafetyRacecarGoal0-v0")
+    batch.reset(0, 0)
+    env.reset(seed=0)
+    assert (batch.model(0).nmesh, env.model.nmesh) == (1, 11)
+    np.testing.assert_array_equal(batch.get_state(0), env.get_state())
+    np.testing.assert_array_equal(batch.model(0).body_inertia, env.model.body_inertia)
