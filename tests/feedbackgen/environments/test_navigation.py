@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from feedbackgen.environments import make_env_batch
+from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.environments.upstream import load_builder
 from feedbackgen.errors import DataError
 from feedbackgen.tasks import TASKS, get_task
