@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean bench-collect bench-label
+.PHONY: demo test check format clean bench-collect bench-label docs release-check
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -30,6 +30,15 @@ bench-label: $(INSTALLED)
 
 # safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
 # then a browser for the test of the annotation page, where npm is at hand.
+# The documentation site, into .site/.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# What a release must pass: builds, contents, and the whole job in empty environments outside the repository.
+release-check: $(INSTALLED)
+	$(BIN)/python scripts/release_check.py $(ARGS)
+
+# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -1,5 +1,6 @@
 """Every command line shown to users is run, in order; training is cut short."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -80,6 +81,62 @@ def test_the_commands_of_the_page_on_other_formats_run_on_a_small_dataset(tmp_pa
     code = "\n".join(blocks(page, "python"))
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["getting-started", "tutorial"])
+def test_the_first_pages_run_from_top_to_bottom(name):
+    commands = commands_of(ROOT / "docs" / f"{name}.md")
+    assert len(commands) >= 7
+    run_all(commands)
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+def test_the_page_on_publishing_runs_against_servers_on_loopback(bucket, hub):
+    commands = commands_of(ROOT / "docs" / "publishing.md")
+    assert {command.split()[1] for command in commands} >= {"publish", "pull", "verify", "rebuild", "list", "combine"}
+    collect = "fbgen collect SafetyPointCircle1-v0 -n 6 --policy expert --policy safe-expert --name"
+    label = "fbgen label feedbackgen/SafetyPointCircle1-v0/tour-v0 --pairs 50 --segment-length 16"
+    before = [f"{collect} tour", f"{collect} more --seed 1", label]
+    run_all([*before, *(command.replace("s3://bucket/datasets", bucket) for command in commands)])
+
+
+def commands_of(page: Path) -> list[str]:
+    return [line for block in blocks(page, "bash") for line in block.splitlines() if line.startswith("fbgen ")]
+
+
+def run_all(commands: list[str]) -> None:
+    """Run each command as it stands, but for the sizes of a dataset, a training and an evaluation."""
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        arguments += {
+            "collect": ["-n", "12"] if "--recipe" in arguments else [],
+            "train": SHORT if "presa" in arguments else SHORT[:2],
+            "evaluate": ["--episodes", "2"],
+        }.get(arguments[0], [])
+        result = subprocess.run([*FBGEN, *arguments], capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "-q", "--site-dir", tmp_path]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    pages = {page.parent.name for page in tmp_path.glob("*/index.html")}
+    assert {"tutorial", "publishing", "api", "data-format"} <= pages
+    assert "make_env_batch" in (tmp_path / "api" / "index.html").read_text()
+    # Nothing is fetched from another server.
+    assert not re.search(r'(src|href)="https?://[^"]*\.(js|css|woff2?)"', (tmp_path / "index.html").read_text())
+
+
+def test_each_page_with_commands_or_code_is_run_by_a_test():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for page in (ROOT / "docs").glob("*.md"):
+        if blocks(page, "bash") or blocks(page, "python"):
+            assert f'"{page.stem}"' in tests or f'"{page.name}"' in tests, f"{page.name} has commands that no test runs"
 
 
 def test_the_readmes_two_commands_are_targets_of_the_makefile():

@@ -17,13 +17,13 @@ from feedbackgen.sharing.rebuild import rebuild
 from feedbackgen.sharing.transfer import publish, pull
 
 RECIPES = sorted({path.parent.name for folder in RECIPE_FOLDERS for path in folder.glob("*/recipe.toml")})
-SHORT = Recipe(task=TASK, policies={"expert": 0.5, "safe-expert": 0.5}, n_episodes=6, max_episode_steps=150, name="a")
+SHORT = Recipe(task=TASK, policies={"expert": 0.5, "safe-expert": 0.5}, n_episodes=6, max_episode_steps=300, name="a")
 
 
 @pytest.mark.simulator
 def test_a_pulled_bundle_is_built_again(tmp_path, monkeypatch):
     info = collect(SHORT)
-    label(info.path, LabelConfig(n_pairs=40, segment_length=10, beta=float("inf"), noise=0.2))
+    label(info.path, LabelConfig(n_pairs=150, segment_length=10, beta=float("inf"), noise=0.2))
     there = publish(info.dataset_id, str(tmp_path / "published")).place
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "elsewhere"))
     pulled = Path(pull([there]).place)
