@@ -25,7 +25,7 @@ LENGTH = 64  # steps of a segment
 N_EPISODES, N_STEPS = 1000, 1000
 N_DRAWN = 1024
 IMITATION = "imitation==1.0.1"
-A_TURN = 0.3  # CPU seconds at least
+A_TURN = 1.0  # CPU seconds at least
 MIB = 2**20
 # Loaded before memory is looked at.
 IMPORTS = {

@@ -147,11 +147,12 @@ def ask_safety(
         columns["label"][rows], columns["flipped"][rows] = flip_safety(
             clean, noise, stream(seed, "safety-flip", pool.length)
         )
-    unsafe = columns["clean"] == UNSAFE
-    rates = {
-        name: rate(probability[which].mean() if which.any() else None, columns["flipped"][which].sum(), which.sum())
-        for name, which in (("safety_flips", np.ones(n_labels, bool)), ("misses", unsafe), ("false_alarms", ~unsafe))
-    }
+    unsafe, flipped = columns["clean"] == UNSAFE, columns["flipped"]
+    rates = {"safety_flips": rate(probability.mean() if n_labels else None, flipped.sum(), n_labels)}
+    for name, which in (("misses", unsafe), ("false_alarms", ~unsafe)):
+        n_which = int(np.count_nonzero(which))
+        expected = probability @ which / n_which if n_which else None
+        rates[name] = rate(expected, int(np.count_nonzero(flipped & which)), n_which)
     return columns, rates | {"unsafe_labels": rate(None, (columns["label"] == UNSAFE).sum(), n_labels)}
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from feedbackgen.provenance import versions
 from feedbackgen.queries import Choice, Pool, at_start, choose, make_pool
 from feedbackgen.seeding import stream
 from feedbackgen.store import DEFAULT_NAME, feedback_path, write_feedback
-from feedbackgen.teacher import Judge, check, check_noise, flag, is_unsafe
+from feedbackgen.teacher import Judge, check, check_noise, flag
 from feedbackgen.types import BoolArray, FloatArray, IntArray, Outcomes, Trajectories
 
 QUERIES = ("uniform", "stratified", *ACTIVE)
@@ -247,9 +248,8 @@ def label_trajectories(
         bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
         pools.append(make_pool(trajectories, length, config.choice, bound=bound, dataset=dataset))
         if config.n_safety != 0 or config.unsafe_share is not None:
-            _require_both_classes(
-                pools[-1].costs, bound, f"segments of {dataset}", "--safety-threshold or --cost-limit"
-            )
+            options = "--safety-threshold or --cost-limit"
+            _require_both_classes(pools[-1], slice(None), f"segments of {dataset}", options)
     pools = [choose(pool, config.choice) for pool in pools]
     pairs = [
         _draw_pairs(config, pool, trajectories, n_pairs, ensemble)
@@ -265,7 +265,7 @@ def label_trajectories(
     for pool, drawn in zip(pools, judged, strict=True):
         if len(drawn):
             which = f"drawn segments of {dataset}"
-            _require_both_classes(pool.costs[drawn], pool.bound, which, "--unsafe-share, --safety-threshold")
+            _require_both_classes(pool, drawn, which, "--unsafe-share, --safety-threshold")
     judges = [put_before(asked, pool, trajectories, horizon=horizon, seed=seed) for pool in pools]
     preferences, preference_statistics = ask_preferences(asked, pools, judges, pairs, seed=seed)
     safety, safety_statistics = ask_safety(asked, pools, judged, seed=seed)
@@ -403,14 +403,10 @@ def _share_statistics(
     statistics = {}
     for suffix, numbers in (("", judged), (" of pairs", pairs)):
         if not np.isnan(pools[0].costs[0]):
-            statistics[f"unsafe_share{suffix}"] = share(config.unsafe_share, _unsafe, numbers)
+            statistics[f"unsafe_share{suffix}"] = share(config.unsafe_share, attrgetter("unsafe"), numbers)
         if config.start_share is not None:
             statistics[f"start_share{suffix}"] = share(config.start_share, at_start, numbers)
     return statistics
-
-
-def _unsafe(pool: Pool) -> BoolArray:
-    return is_unsafe(pool.costs, pool.bound)
 
 
 def _count_in(holds: BoolArray, numbers: IntArray) -> int:
@@ -447,12 +443,14 @@ def _without_safety(config: LabelConfig, dataset: str) -> LabelConfig:
     return replace(config, n_safety=0)
 
 
-def _require_both_classes(costs: FloatArray, bound: float, which: str, options: str) -> None:
-    n_unsafe = int(is_unsafe(costs, bound).sum())
-    if n_unsafe in (0, len(costs)):
+def _require_both_classes(pool: Pool, numbers: IntArray | slice, which: str, options: str) -> None:
+    unsafe = pool.unsafe[numbers]
+    n_unsafe = np.count_nonzero(unsafe)
+    if n_unsafe in (0, len(unsafe)):
+        costs = pool.costs[numbers]
         raise DataError(
             f"safety labels: {n_unsafe} of {len(costs)} {which} are unsafe (costs {costs.min():g} to {costs.max():g}, "
-            f"bound {bound:g}); use {options}, or collect another mixture of policies"
+            f"bound {pool.bound:g}); use {options}, or collect another mixture of policies"
         )
 
 

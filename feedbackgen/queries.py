@@ -5,6 +5,7 @@ pair's returns. What an ensemble is unsure of is in `active`.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -47,6 +48,11 @@ class Pool:
     @property
     def length(self) -> int:
         return self.candidates.length
+
+    @cached_property
+    def unsafe(self) -> BoolArray:
+        """Of each segment, (n_segments,)."""
+        return is_unsafe(self.costs, self.bound)
 
     def draw_pairs(self, n_pairs: int, rng: np.random.Generator) -> IntArray:
         """See `segments.draw_pairs`."""
@@ -119,7 +125,7 @@ def shares(pool: Pool, choice: Choice) -> Strata | None:
     if choice.unsafe_share is not None:
         kinds, options = ["that is unsafe", "that is safe"], ["--unsafe-share"]
         parts = [choice.unsafe_share, 1 - choice.unsafe_share]
-        kind += ~is_unsafe(pool.costs, pool.bound)
+        kind += ~pool.unsafe
     if choice.start_share is not None:
         kind = (2 * kind + ~at_start(pool)).astype(np.int16)
         kinds = [f"{name} {where}".strip() for name in kinds for where in ("at a start", "past a start")]
