@@ -28,8 +28,6 @@ bench-collect: $(INSTALLED)
 bench-label: $(INSTALLED)
 	$(BIN)/python benchmarks/label.py $(ARGS)
 
-# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
-# then a browser for the test of the annotation page, where npm is at hand.
 # The documentation site, into .site/.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -38,7 +36,8 @@ docs: $(INSTALLED)
 release-check: $(INSTALLED)
 	$(BIN)/python scripts/release_check.py $(ARGS)
 
-# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies.
+# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
+# then a browser for the test of the annotation page, where npm is at hand.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
