@@ -34,7 +34,7 @@ docs: $(INSTALLED)
 
 # What a release must pass: builds, contents, and the whole job in empty environments outside the repository.
 release-check: $(INSTALLED)
-	$(BIN)/python scripts/release_check.py $(ARGS)
+	$(BIN)/python tools/release_check.py $(ARGS)
 
 # safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
 # then a browser for the test of the annotation page, where npm is at hand.
