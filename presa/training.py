@@ -19,7 +19,7 @@ from feedbackgen.errors import DataError, MissingDependency, OutputExists, Recip
 from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
 from feedbackgen.store import open_feedback, resolve_feedback
-from presa.algorithms import bc, bc_safe, presa, reference
+from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, presa, reference
 from presa.batch import LearningData, dataset_learning_data, feedback_hash
 from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, save_state
 from presa.cloning import BLOCK
@@ -52,6 +52,10 @@ METHODS = {
     "bc": Method(bc.BCConfig, bc.PRESETS, bc.BehaviourCloning),
     "bc-safe": Method(bc_safe.BCSafeConfig, bc_safe.PRESETS, bc_safe.SafeBehaviourCloning),
     "reference": Method(reference.ReferenceConfig, reference.PRESETS, reference.Reference),
+    "cpl": Method(cpl.CPLConfig, cpl.PRESETS, cpl.CPL),
+    "cpl-safety-first": Method(
+        cpl_safety_first.CPLSafetyFirstConfig, cpl_safety_first.PRESETS, cpl_safety_first.CPLSafetyFirst
+    ),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
 }
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
@@ -24,6 +23,7 @@ from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
+from presa.contrastive import preference_loss
 from presa.lagrange import Multiplier
 from presa.policy import GaussianPolicy, PolicyConfig, log_probs
 
@@ -138,18 +138,6 @@ def utility(log_ratios: Tensor, places: Tensor, config: PreSaConfig) -> Tensor:
     if config.discount != 1:
         log_ratios = log_ratios * config.discount**places
     return config.utility_scale * config.utility_length * log_ratios.mean(-1)
-
-
-def preference_loss(first: Tensor, second: Tensor, labels: Tensor, conservative_bias: float) -> Tensor:
-    """CPL's loss ``softplus(-(U_winner - bias * U_loser))``, mean over pairs; a tie counts half each way.
-
-    Args:
-        first, second: utilities, (P,).
-        labels: P(second preferred), (P,).
-    """
-    second_wins = softplus(-(second - conservative_bias * first))
-    first_wins = softplus(-(first - conservative_bias * second))
-    return (labels * second_wins + (1 - labels) * first_wins).mean()
 
 
 def safety_value(utilities: Tensor, labels: Tensor | float, centre: Tensor | float, sharpness: float) -> Tensor:
