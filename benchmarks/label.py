@@ -170,8 +170,8 @@ def draw_torch(n_drawn: int, *, mapped: bool = False):
     from feedbackgen.label import LabelConfig, label
     from presa.batch import Batches, load_learning_data
 
-    label(DATASET, LabelConfig(n_pairs=100_000, segment_length=LENGTH), name=f"torch{os.getpid()}")
-    data = load_learning_data(f"{DATASET}/torch{os.getpid()}", mapped=mapped)
+    label(DATASET, LabelConfig(n_pairs=100_000, segment_length=LENGTH), name="batches", force=True)
+    data = load_learning_data(f"{DATASET}/batches", mapped=mapped)
     batches = iter(Batches(data, n_pairs=n_drawn // 2, n_batches=10**9, seed=0))
     return lambda: 2 * len(next(batches).preferences)
 
@@ -182,7 +182,7 @@ def draw_mapped(n_drawn: int):
 
 
 def serve(contender: str, n_items: int) -> None:
-    """Run for a while when a line asks for it; answer with items, CPU seconds and the peaks of memory so far."""
+    """Run for a while when a line asks for it; answer with the rate of each call and peaks of memory."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -194,15 +194,18 @@ def serve(contender: str, n_items: int) -> None:
     loaded = _peak()
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:
-        n_done, started, seconds = 0, time.process_time(), 0.0
-        while seconds < A_TURN:
-            n_done += run()
+        rates, spent = [], 0.0
+        while spent < A_TURN:
+            started = time.process_time()
+            n_done = run()
             seconds = time.process_time() - started
-        print(json.dumps([n_done, seconds, imported, loaded, _peak()]), file=answers, flush=True)
+            rates.append(n_done / seconds)
+            spent += seconds
+        print(json.dumps([rates, imported, loaded, _peak()]), file=answers, flush=True)
 
 
 def compare(contenders: dict[str, int], n_rounds: int, side: Path | None = None) -> dict[str, dict[str, float]]:
-    """Let contenders take turns; the median rate per CPU second of each, and its peak memory in MiB."""
+    """Let contenders take turns; the median rate of each one's calls per CPU second, and its peak memory in MiB."""
     processes = {}
     for name, n_items in contenders.items():
         python = side / "bin" / "python" if name == "imitation" and side else sys.executable
@@ -220,9 +223,9 @@ def compare(contenders: dict[str, int], n_rounds: int, side: Path | None = None)
     for turn in range(n_rounds + 1):
         for name, process in processes.items():
             print("run", file=process.stdin, flush=True)
-            n_done, seconds, imported, loaded, peak = json.loads(process.stdout.readline())
+            of_turn, imported, loaded, peak = json.loads(process.stdout.readline())
             if turn:
-                rates[name].append(n_done / seconds)
+                rates[name] += of_turn
             figures[name] = {"loaded_mib": (loaded - imported) / MIB, "peak_mib": (peak - imported) / MIB}
     for process in processes.values():
         process.stdin.close()
@@ -265,8 +268,8 @@ def main() -> None:
     if not (scratch / "datasets" / DATASET).exists():
         make_dataset(scratch / "rewards.npy")
     size = sum(path.stat().st_size for path in (scratch / "datasets" / DATASET / "data").iterdir()) / MIB
-    print(f"{N_EPISODES} episodes x {N_STEPS} steps, {size:.0f} MiB; segments of {LENGTH}; CPU time, median of "
-          f"{options.rounds} rounds; memory above that of the imports")  # fmt: skip
+    print(f"{N_EPISODES} episodes x {N_STEPS} steps, {size:.0f} MiB; segments of {LENGTH}; CPU time, median "
+          f"call of {options.rounds} rounds; memory above that of the imports")  # fmt: skip
 
     n_pairs = options.pairs
     pairs = compare({"ours": n_pairs, "ours_on_disk": n_pairs, "imitation": n_pairs}, options.rounds, side)
