@@ -31,7 +31,7 @@ def test_a_file_lies_over_the_preset_it_names(tmp_path):
     ("method", "config", "overrides", "message"),
     [
         ("pressa", None, None, "unknown method 'pressa'; did you mean presa"),
-        ("ppo", None, None, "unknown method 'ppo'; there are bc, bc-safe, reference, presa"),
+        ("ppo", None, None, f"unknown method 'ppo'; there are {', '.join(METHODS)}"),
         ("presa", "papr", None, "no preset 'papr', nor is there such a file; did you mean paper"),
         ("presa", "absent.toml", None, "absent.toml: no such file"),
         ("presa", {"preset": "papr"}, None, "no preset 'papr'; did you mean paper"),

@@ -44,7 +44,9 @@ def free_port() -> int:
 
 def start_server(path: Path, port: int, film: Path | None = None) -> subprocess.Popen:
     """The session's server in a process of its own, once it takes requests."""
-    search = os.pathsep.join([str(HERE), str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # The root comes along, or else the folder tests/feedbackgen passes for the package.
+    places = [HERE.parents[2], HERE, HERE.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]
+    search = os.pathsep.join(map(str, places))
     arguments = [str(path), str(port), *([] if film is None else [str(film)])]
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(HERE / "still_server.py"), *arguments],
