@@ -113,8 +113,8 @@ fbgen policies SafetyPointCircle1-v0         # one task's
 
 `fbgen policies TASK --json` also gives the return and cost of every measured episode and the command that made the
 policy: `fbgen policies train TASK --seed N` makes a task's population anew in `policies/TASK`. It shows what is done
-and the time left, and when it is killed the same command goes on where it was, to the same bytes on the same machine
-and versions.
+and the time left, and when it is killed the same command goes on where it was (PointCircle1 and HalfCheetah: with the
+branch it was at), to the same bytes on the same machine and versions.
 
 ## Beside DSRL
 

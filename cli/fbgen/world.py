@@ -104,7 +104,7 @@ def list_policies(
 @policies.command("train")
 def train_policies(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task with a training plan.")],
-    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the weights; default policies/TASK.")] = None,
     show_progress: Annotated[bool | None, typer.Option("--progress/--no-progress", "-P")] = None,
 ) -> None:

@@ -10,9 +10,8 @@ from feedbackgen.behaviour.measuring import measure
 from feedbackgen.behaviour.mlp import MLPPolicy, load_mlp, save_mlp
 from feedbackgen.behaviour.ppo import OBSERVATION_CLIP, Settings, train
 from feedbackgen.behaviour.worlds import TrainingWorlds
-from feedbackgen.behaviour.zoo import PolicyInfo, write_index
+from feedbackgen.behaviour.zoo import PolicyInfo, claim, write_index
 from feedbackgen.environments import make_env_batch
-from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 
 SNAPSHOTS = {
@@ -59,9 +58,9 @@ def _settings(schedule: int) -> Settings:
 
 
 FAMILIES = {
-    "SafetyAntVelocity-v1": _settings(3_000_000),
+    "SafetyAntVelocity-v1": _settings(2_000_000),
     "SafetyHopperVelocity-v1": _settings(2_000_000),
-    "SafetyWalker2dVelocity-v1": _settings(3_000_000),
+    "SafetyWalker2dVelocity-v1": _settings(2_000_000),
 }
 
 
@@ -92,8 +91,7 @@ def train_family(
     if settings is None:
         settings = FAMILIES[task]
     folder = out / ".training"
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder / "seed", task, seed)
+    claim(folder, task, seed)
     horizon = get_task(task).horizon
     n_total = settings.n_steps + horizon * n_episodes * len(MEMBERS)
     worlds = TrainingWorlds(task, settings.n_environments, penalty=settings.penalty, seed=seed)
@@ -118,17 +116,6 @@ def train_family(
             progress(settings.n_steps + horizon * n_episodes * len(infos), n_total)
     write_index(out, infos)
     return infos
-
-
-def _claim(path: Path, task: str, seed: int) -> None:
-    claim = f"{task} {seed}"
-    if path.is_file() and path.read_text() != claim:
-        other_task, other_seed = path.read_text().split()
-        raise PolicyError(
-            f"{path.parent.parent}: holds a training for {other_task} with seed {other_seed}, not for {task} with seed "
-            f"{seed}; use another --out"
-        )
-    path.write_text(claim)
 
 
 def _save_snapshot(path: Path, arrays: dict) -> None:

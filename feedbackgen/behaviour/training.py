@@ -13,10 +13,11 @@ import numpy as np
 
 from feedbackgen.behaviour.measuring import measure
 from feedbackgen.behaviour.mlp import MLPPolicy, load_mlp, save_mlp
-from feedbackgen.behaviour.zoo import PolicyInfo, write_index
+from feedbackgen.behaviour.zoo import PolicyInfo, claim, write_index
 from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.errors import MissingDependency
 from feedbackgen.seeding import derived_seed
+from feedbackgen.tasks import get_task
 
 N_ENVIRONMENTS = 8
 STEPS_PER_UPDATE = 256  # of each environment
@@ -89,13 +90,16 @@ def train_branches(
         n_episodes: episodes each policy's quality is measured on.
 
     Raises:
+        PolicyError: the folder holds a training with another seed.
         MissingDependency: the extra ``zoo`` is not installed.
     """
     population = POPULATIONS[task]
-    out.mkdir(parents=True, exist_ok=True)
-    n_total = sum(max(branch.snapshots.values()) for branch in population.branches)
+    branches = population.branches
+    claim(out / ".training", task, seed)
+    horizon = get_task(task).horizon
+    n_total = sum(max(branch.snapshots.values()) + horizon * n_episodes * len(branch.snapshots) for branch in branches)
     n_done = 0
-    for index, branch in enumerate(population.branches):
+    for index, branch in enumerate(branches):
         if not all((out / f"{name}.npz").is_file() for name in branch.snapshots):
             _train_branch(
                 task, population, branch, derived_seed(seed, "population", index), out, n_done, n_total, progress
@@ -103,13 +107,16 @@ def train_branches(
         n_done += max(branch.snapshots.values())
     batch = make_env_batch(task, N_MEASURED_TOGETHER)
     infos = []
-    for branch in population.branches:
+    for branch in branches:
         for name, n_steps in branch.snapshots.items():
             description = f"{n_steps:,} steps at {branch.penalty:g} reward per unsafe step"
             if branch.source:
                 description += f", from {branch.source}"
             policy = load_mlp(out / f"{name}.npz", name=name, task=task)
             infos.append(measure(batch, policy, n_episodes=n_episodes, description=description, command=command))
+            n_done += horizon * n_episodes
+            if progress:
+                progress(n_done, n_total)
     write_index(out, infos)
     return infos
 

@@ -15,10 +15,12 @@ NETWORK, CONTROLLER = "network", "controller"
 
 
 def write_weight_file(path: Path, header: dict, arrays: dict[str, FloatArray]) -> None:
-    """Write header and arrays, in the precision they have; the same ones give the same bytes."""
+    """Write header and arrays, in the precision they have; the same ones give the same bytes, whole or not at all."""
     values: dict[str, Any] = {"header": json.dumps({"format_version": FORMAT_VERSION, **header}), **arrays}
-    with path.open("wb") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         np.savez(file, **values)
+    partial.replace(path)
 
 
 def read_weight_file(path: Path, *, task: str) -> tuple[dict, dict[str, FloatArray]]:

@@ -106,3 +106,20 @@ def write_index(folder: Path, infos: Iterable[PolicyInfo]) -> None:
     entries = [{key: value for key, value in asdict(info).items() if key != "task"} for info in infos]
     lines = ",\n".join(json.dumps(entry) for entry in entries)
     (folder / INDEX).write_text(f'{{"policies": [\n{lines}\n]}}\n')
+
+
+def claim(folder: Path, task: str, seed: int) -> None:
+    """Make the folder that a training keeps what it goes on from in, and note whose it is.
+
+    Raises:
+        PolicyError: it is another training's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, words = folder / "seed", f"{task} {seed}"
+    if path.is_file() and path.read_text() != words:
+        other_task, other_seed = path.read_text().split()
+        raise PolicyError(
+            f"{folder.parent}: holds a training for {other_task} with seed {other_seed}, not for {task} with seed "
+            f"{seed}; use another --out"
+        )
+    path.write_text(words)

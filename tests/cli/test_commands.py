@@ -208,6 +208,7 @@ def test_output_that_exists_is_refused_without_force(fbgen, command):
         ["collect", TASK, "-n", "3", "--policy", "random", "--workers", "2", "--ray", "head:6379"],
         ["collect", "--recipe", "x", "--policy", "random"],
         ["train", "presa", DATASET, "--set", "n_steps"],
+        ["policies", "train", TASK, "--seed", "-1"],
         ["evaluate"],
         ["nonsense"],
         ["label", DATASET, "--pairs", "many"],
