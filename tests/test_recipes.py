@@ -61,5 +61,5 @@ def test_a_card_says_how_far_it_got():
     card = TOOL["card_text"](task, recipe, np.array([28.0, 9.0]), np.array([60.0, 3.0]), ["expert", "poor"])
     assert "| best return | 28.0 | 30.1 | 27.1 | reached |" in card
     assert "| largest cost | 60.0 | 100.0 | 100.0 | not reached: 60% of it |" in card
-    assert "| best safe return | 9.0 |  | 18.0 | not reached: 50% of it |" in card
+    assert "| best safe return | 9.0 |  | 18.0 | not reached: 49% of it |" in card
     assert "2 episodes, drawn with the same shares" in card and "| expert | 1 | 28.0 | 60.0 | 0% |" in card

@@ -24,11 +24,14 @@ BY_HAND = ("SafetyPointCircle1-v0",)  # the demo's recipe; its shares were chose
 SHARES = {
     "expert": 12,
     "expert+noise": 6,
+    "daring-expert": 8,
+    "brave-expert": 8,
     "careful-expert": 12,
     "careful-expert+noise": 6,
     "wary-expert": 10,
     "safe-expert": 14,
     "safe-expert+noise": 6,
+    "shy-expert": 8,
     "reckless-expert": 10,
     "reckless-medium": 6,
     "medium": 6,
@@ -229,7 +232,8 @@ def _wanted(title: str, value: float | None, anchor: float | None, wanted: float
     if value is not None and value >= wanted:
         verdict = "reached"
     else:
-        verdict = f"not reached: {0.0 if value is None else value / wanted:.0%} of it"
+        share = 0.0 if value is None else max(value / wanted, 0.0)
+        verdict = f"not reached: {int(100 * share)}% of it"  # 99.9 % is not all of it
     there = "" if anchor is None else f"{anchor:.1f}"
     return f"| {title} | {_number(value)} | {there} | {wanted:.1f} | {verdict} |"
 

@@ -38,7 +38,10 @@ MEMBERS = {
     "safe-medium": Member(snapshot="medium", caution=1.0),
     "reckless-expert": Member(snapshot="expert", caution=0.0),
     "expert": Member(snapshot="expert", caution=0.4),
+    "daring-expert": Member(snapshot="expert", caution=0.5),
+    "brave-expert": Member(snapshot="expert", caution=0.6),
     "careful-expert": Member(snapshot="expert", caution=0.7),
+    "wary-expert": Member(snapshot="expert", caution=0.85),
     "safe-expert": Member(snapshot="expert", caution=1.0),
 }
 
@@ -58,7 +61,7 @@ def _settings(schedule: int) -> Settings:
 
 
 FAMILIES = {
-    "SafetyAntVelocity-v1": _settings(2_000_000),
+    "SafetyAntVelocity-v1": _settings(1_600_000),
     "SafetyHopperVelocity-v1": _settings(2_000_000),
     "SafetyWalker2dVelocity-v1": _settings(2_000_000),
 }

@@ -48,8 +48,11 @@ class Variant:
     changes: Mapping[str, float] = field(default_factory=dict)  # of parameters that there are
 
 
+# Gremlins also cost those who keep clear of what stands still.
+SHY = {"caution": 4.0, "lookahead": 1.0, "gremlin_radius": 0.6, "hazard_radius": 0.4}
+EXPERT = Stage(name="expert", source=None, penalty=0.0, n_trials=16)
 STAGES = (
-    Stage(name="expert", source=None, penalty=0.0, n_trials=16),
+    EXPERT,
     Stage(
         name="safe-expert",
         source="expert",
@@ -62,23 +65,50 @@ STAGES = (
         ),
     ),
 )
-# The Swimmer's parameters are many, its episodes cheap and nearly all alike.
-SWIMMER_STAGES = (
-    Stage(name="expert", source=None, penalty=0.0, n_trials=150, n_tried=2, n_confirmed=4),
-    Stage(
-        name="safe-expert",
-        source="expert",
-        penalty=1.0,
-        n_trials=100,
-        n_tried=2,
-        n_confirmed=4,
-        guesses=({"speed": 0.7}, {"speed": 0.5}, {"speed": 0.35}),
+STAGES_OF = {
+    # Gremlins come to the agent, so that it pays to go far round them.
+    "Button": (
+        EXPERT,
+        Stage(
+            name="safe-expert",
+            source="expert",
+            penalty=0.5,
+            n_trials=12,
+            guesses=(
+                SHY,
+                {"caution": 4.0, "lookahead": 0.8, "gremlin_radius": 0.45, "hazard_radius": 0.3, "button_radius": 0.2},
+            ),
+        ),
     ),
-)
+    "Push": (
+        EXPERT,
+        Stage(
+            name="safe-expert",
+            source="expert",
+            penalty=0.25,
+            n_trials=12,
+            guesses=({"caution": 2.0, "lookahead": 0.5, "hazard_radius": 0.4, "pillar_radius": 0.3}, {"caution": 1.0}),
+        ),
+    ),
+    # The Swimmer's parameters are many, its episodes cheap and nearly all alike.
+    "swimmer": (
+        Stage(name="expert", source=None, penalty=0.0, n_trials=150, n_tried=2, n_confirmed=4),
+        Stage(
+            name="safe-expert",
+            source="expert",
+            penalty=1.0,
+            n_trials=100,
+            n_tried=2,
+            n_confirmed=4,
+            guesses=({"speed": 0.7}, {"speed": 0.5}, {"speed": 0.35}),
+        ),
+    ),
+}
 SEEKING = {"caution": -0.5, "lookahead": 0.8, "hazard_radius": 0.3}  # drawn to what others avoid
 VARIANTS = {  # those whose changes a task's controller does not know are left out
     "careful-expert": Variant(source="expert", towards="safe-expert"),
     "wary-expert": Variant(source="expert", towards="safe-expert", share=0.8),
+    "shy-expert": Variant(source="safe-expert", changes=SHY),
     "reckless-expert": Variant(source="expert", changes=SEEKING),
     "medium": Variant(source="expert", speed=0.55),
     "safe-medium": Variant(source="safe-expert", speed=0.55),
@@ -115,7 +145,7 @@ def search_population(
     """
     ranges = parameters_of(task)
     if stages is None:
-        stages = SWIMMER_STAGES if get_task(task).kind == "swimmer" else STAGES
+        stages = STAGES_OF.get(get_task(task).kind, STAGES)
     out.mkdir(parents=True, exist_ok=True)
     found = _read_progress(out, task, seed)
     variants = {name: each for name, each in variants.items() if each.changes.keys() <= ranges.keys()}

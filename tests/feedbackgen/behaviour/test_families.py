@@ -22,7 +22,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     heard = []
     infos = quick(tmp_path / "whole", progress=lambda done, total: heard.append((done, total)))
     assert [info.name for info in infos] == list(MEMBERS)
-    assert heard[-1] == (8672, 8672) and heard == sorted(heard)
+    assert heard[-1] == (11672, 11672) and heard == sorted(heard)
 
     def kill(done, total):
         if done > 640:  # in the second stage of 640 steps
