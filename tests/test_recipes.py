@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feedbackgen.behaviour import list_policies, load_policy
+from feedbackgen.behaviour import PolicyInfo, list_policies, load_policy
 from feedbackgen.recipe import episodes_per_policy, load_recipe
 from feedbackgen.tasks import get_task
 
@@ -63,3 +63,16 @@ def test_a_card_says_how_far_it_got():
     assert "| largest cost | 60.0 | 100.0 | 100.0 | not reached: 60% of it |" in card
     assert "| best safe return | 9.0 |  | 18.0 | not reached: 49% of it |" in card
     assert "2 episodes, drawn with the same shares" in card and "| expert | 1 | 28.0 | 60.0 | 0% |" in card
+
+
+def test_the_page_counts_episodes_that_keep_the_cap():
+    info = PolicyInfo(
+        task="SafetyPointGoal1-v0",
+        name="any",
+        description="by hand",
+        command="none",
+        returns=(30.0, 20.0, 10.0),
+        cost_returns=(251.0, 250.0, 20.0),
+    )
+    assert TOOL["_extremes"]([info], 250.0) == (20.0, 250.0, 10.0)
+    assert TOOL["_share"](9.99, 10.0) == 99 and TOOL["_share"](10.0, 10.0) == 100 and TOOL["_share"](None, 1.0) == 0
