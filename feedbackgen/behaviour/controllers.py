@@ -73,8 +73,21 @@ PARAMETERS = {
         "speed_at_wall": (0.2, 3.0, 1.0),  # m/s where the boundary is near
     },
 }
-SWIMMER = {"speed": (0.1, 1.0, 1.0)} | {  # share of the greatest torque, and the weight of each observation
-    f"joint_{joint}_{entry}": (-4.0, 4.0, 0.0) for joint in range(2) for entry in range(8)
+# Each joint is driven by the other's angle, a quarter of a period apart: a wave runs down the body.
+_UNDULATION = {
+    "joint_0_1": 1.0,
+    "joint_0_2": -4.0,
+    "joint_0_6": 0.3,
+    "joint_1_1": 4.0,
+    "joint_1_2": -2.0,
+    "joint_1_7": 0.3,
+}
+SWIMMER = {
+    "speed": (0.1, 1.0, 1.0),  # share of the greatest torque
+    "gain": (0.05, 2.0, 1.0),  # of all weights together; a low one makes small strokes
+} | {  # the weight of each observation
+    name: (-4.0, 4.0, _UNDULATION.get(name, 0.0))
+    for name in (f"joint_{joint}_{entry}" for joint in range(2) for entry in range(8))
 }
 
 
@@ -303,7 +316,7 @@ def _swim(observations: FloatArray, parameters) -> FloatArray:
     for joint in range(2):
         for entry in range(observations.shape[1]):
             actions[:, joint] += parameters[f"joint_{joint}_{entry}"] * observations[:, entry]
-    return parameters["speed"] * np.clip(actions, -1.0, 1.0)
+    return parameters["speed"] * np.clip(parameters["gain"] * actions, -1.0, 1.0)
 
 
 def save_controller(policy: ControllerPolicy, path: Path) -> None:

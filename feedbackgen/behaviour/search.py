@@ -97,10 +97,10 @@ STAGES_OF = {
             name="safe-expert",
             source="expert",
             penalty=1.0,
-            n_trials=100,
+            n_trials=150,
             n_tried=2,
             n_confirmed=4,
-            guesses=({"speed": 0.7}, {"speed": 0.5}, {"speed": 0.35}),
+            guesses=({"speed": 0.4, "gain": 0.16}, {"speed": 0.3, "gain": 0.2}, {"speed": 0.6, "gain": 0.1}),
         ),
     ),
 }
