@@ -36,12 +36,13 @@ docs: $(INSTALLED)
 release-check: $(INSTALLED)
 	$(BIN)/python tools/release_check.py $(ARGS)
 
-# safety-gymnasium pins versions that no current Python installs, so it comes last and without its dependencies;
+# The simulators' packages pin versions that no current Python installs: they come last, without their dependencies;
 # then a browser for the test of the annotation page, where npm is at hand.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps safety-gymnasium==1.0.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps safety-gymnasium==1.0.0 \
+		bullet-safety-gym==1.4.0
 	-sh tests/install_browser.sh .venv/browser
 	touch $@
 

@@ -2,11 +2,13 @@
 
 from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.environments.gymnasium_twins import register as _register_gymnasium_twins
+from feedbackgen.environments.metadrive import register as _register_metadrive
 from feedbackgen.tasks import TASKS, get_task
 
 __all__ = ["TASKS", "get_task", "load_trajectories", "make_env", "make_env_batch", "open_feedback"]
 
 _register_gymnasium_twins()
+_register_metadrive()
 
 
 def __getattr__(name: str):

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -443,7 +444,15 @@ def _specifications(task: Task, specification: str | None) -> dict[str, str]:
             kwargs={"task": task.name},
             max_episode_steps=None,
         ).to_json()
+    elif task.suite == "gymnasium":
+        specification = _registered_specification(task)
     return {} if specification is None else {"env_spec": specification, "eval_env_spec": specification}
+
+
+def _registered_specification(task: Task) -> str | None:
+    spec = gymnasium.spec(task.name.rpartition(":")[2])
+    # A function of the user's no file can name.
+    return spec.to_json() if isinstance(spec.entry_point, str) else None
 
 
 def _summarise_policies(policies: list[str], returns: list[float], costs: list[float] | None) -> dict[str, dict]:

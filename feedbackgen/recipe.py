@@ -53,7 +53,8 @@ class Recipe:
 
     @property
     def dataset_id(self) -> str:
-        return f"feedbackgen/{self.task}/{self.name}-v{self.version}"
+        task = self.task.rpartition(":")[2]  # without the module that registers it
+        return f"feedbackgen/{task}/{self.name}-v{self.version}"
 
 
 def load_recipe(recipe: str | Path) -> Recipe:

@@ -1,28 +1,19 @@
 """The tasks: what they are called, how long they last, what a cost means, and which limits the field uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 
+from feedbackgen.dsrl import DSRL, DsrlName, dsrl_name
 from feedbackgen.errors import TaskError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DsrlDataset:
-    """The dataset of DSRL (Liu et al., 2023) on the same task, whose extremes normalise returns in the field."""
-
-    file: str
-    n_episodes: int
-    return_min: float
-    return_max: float
-    cost_max: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task of Safety-Gymnasium 1.0.0."""
+    """A task of Safety-Gymnasium 1.0.0 or of Bullet-Safety-Gym 1.4.0, or any Gymnasium environment with a cost."""
 
     name: str  # upstream's id
-    suite: str  # safety-navigation or safety-velocity
+    suite: str  # safety-navigation, safety-velocity, bullet-safety-gym, gymnasium, or where imported data comes from
     robot: str
     kind: str  # Goal, Button, ..., or upstream's module of a velocity task
     level: int  # difficulty, 0 to 2; a velocity task's version
@@ -31,7 +22,7 @@ class Task:
     action_low: tuple[float, ...]  # (A,)
     action_high: tuple[float, ...]  # (A,)
     cost_meaning: str
-    dsrl: DsrlDataset | None
+    dsrl: DsrlName | None  # the dataset on the same task, whose extremes normalise returns in the field
     cost_limits: tuple[float, ...] = (20.0, 40.0, 80.0)  # per episode; DSRL's
     default_cost_limit: float = 25.0  # per episode; upstream's
     environment: str = ""  # Gymnasium id, where it is not that of upstream's twin
@@ -47,16 +38,79 @@ class Task:
 
 
 def get_task(name: str) -> Task:
-    """Look a task up.
+    """Look a task up: one of `TASKS`, or any registered Gymnasium environment.
+
+    Args:
+        name: an environment's may be ``module:id``, where importing the module registers it.
 
     Raises:
-        TaskError: no such task; the message names the nearest.
+        TaskError: no such task, and the message names the nearest; or an environment with other spaces than boxes, or
+            without an end.
     """
     if name in TASKS:
         return TASKS[name]
+    import gymnasium
+
+    if ":" in name or name in gymnasium.registry:
+        return _registered_task(name)
     near = get_close_matches(name, TASKS, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}? " if near else ""
-    raise TaskError(f"unknown task {name!r}; {hint}`fbgen tasks` lists all {len(TASKS)}")
+    raise TaskError(
+        f"unknown task {name!r}; {hint}`fbgen tasks` lists all {len(TASKS)}, "
+        "and MODULE:ID names an environment of your own"
+    )
+
+
+def make_registered(name: str):
+    """The Gymnasium environment of a task that is none of `TASKS`, its observations laid out as one row of numbers.
+
+    Raises:
+        TaskError: it cannot be made, or its observations are no numbers.
+    """
+    import gymnasium
+
+    try:
+        env = gymnasium.make(name, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
+        raise TaskError(f"{name}: Gymnasium cannot make it: {error}") from error
+    if isinstance(env.observation_space, gymnasium.spaces.Box) and len(env.observation_space.shape) == 1:
+        return env
+    if not isinstance(gymnasium.spaces.flatten_space(env.observation_space), gymnasium.spaces.Box):
+        raise TaskError(f"{name}: expected observations that lay out as a row of numbers, got {env.observation_space}")
+    return gymnasium.wrappers.FlattenObservation(env)
+
+
+@lru_cache
+def _registered_task(name: str) -> Task:
+    import gymnasium
+
+    env = make_registered(name)
+    try:
+        horizon, actions, observations = env.spec.max_episode_steps, env.action_space, env.observation_space
+    finally:
+        env.close()
+    if not (isinstance(actions, gymnasium.spaces.Box) and len(actions.shape) == 1 and actions.is_bounded()):
+        raise TaskError(f"{name}: expected actions of one bounded row of numbers, got {actions}")
+    if horizon is None:
+        raise TaskError(f"{name}: its episodes have no end; register it with max_episode_steps")
+    dsrl = dsrl_name(name)
+    task = Task(
+        name=name,
+        suite="gymnasium",
+        robot="",
+        kind="",
+        level=0,
+        horizon=horizon,
+        observation_dim=observations.shape[0],
+        action_low=tuple(float(bound) for bound in actions.low),
+        action_high=tuple(float(bound) for bound in actions.high),
+        cost_meaning='info["cost"] of each step',
+        dsrl=dsrl,
+        environment=name,
+    )
+    if dsrl is None:
+        return task
+    return replace(task, cost_limits=dsrl.cost_limits, default_cost_limit=dsrl.cost_limits[1])
 
 
 # Source: Safety-Gymnasium 1.0.0; each number is checked against the simulator by a test.
@@ -90,29 +144,19 @@ _VELOCITY = {  # robot: upstream's module, observations, actions, action bound, 
     "Ant": ("ant", 27, 8, 1.0, 2.6222),
     "Humanoid": ("humanoid", 376, 17, 0.4000000059604645, 1.4149),
 }
-# Source: DSRL, dsrl/infos.py: file, episodes, least and greatest return, greatest cost.
-_DSRL = {
-    "CarButton1": ("SafetyCarButton1Gymnasium-v0-250-2656.hdf5", 2656, 0.002893, 44.42, 250),
-    "CarButton2": ("SafetyCarButton2Gymnasium-v0-300-3755.hdf5", 3755, 0.001767, 41.995, 300),
-    "CarCircle1": ("SafetyCarCircle1Gymnasium-v0-250-1271.hdf5", 1271, 8.037, 24.942, 250),
-    "CarCircle2": ("SafetyCarCircle2Gymnasium-v0-400-940.hdf5", 940, 5.113, 25.95, 398),
-    "CarGoal1": ("SafetyCarGoal1Gymnasium-v0-120-1671.hdf5", 1671, 0.01223, 39.908, 120),
-    "CarGoal2": ("SafetyCarGoal2Gymnasium-v0-200-4105.hdf5", 4105, 0.001033, 28.903, 200),
-    "CarPush1": ("SafetyCarPush1Gymnasium-v0-200-2871.hdf5", 2871, 0.0137, 16.304, 200),
-    "CarPush2": ("SafetyCarPush2Gymnasium-v0-250-4407.hdf5", 4407, 0.0002939, 15.142, 250),
-    "PointButton1": ("SafetyPointButton1Gymnasium-v0-200-2268.hdf5", 2268, 0.008822, 41.193, 200),
-    "PointButton2": ("SafetyPointButton2Gymnasium-v0-250-3288.hdf5", 3288, 0.01411, 42.899, 250),
-    "PointCircle1": ("SafetyPointCircle1Gymnasium-v0-200-1098.hdf5", 1098, 20.07, 61.728, 200),
-    "PointCircle2": ("SafetyPointCircle2Gymnasium-v0-300-895.hdf5", 895, 20.48, 54.022, 299),
-    "PointGoal1": ("SafetyPointGoal1Gymnasium-v0-100-2022.hdf5", 2022, 0.01196, 30.071, 100),
-    "PointGoal2": ("SafetyPointGoal2Gymnasium-v0-200-3442.hdf5", 3442, 0.002617, 27.718, 200),
-    "PointPush1": ("SafetyPointPush1Gymnasium-v0-150-2379.hdf5", 2379, 0.0014, 16.519, 150),
-    "PointPush2": ("SafetyPointPush2Gymnasium-v0-200-3242.hdf5", 3242, 0.001244, 14.691, 200),
-    "AntVelocity": ("SafetyAntVelocityGymnasium-v1-250-2249.hdf5", 2249, 6.152, 2976.3, 250),
-    "HalfCheetahVelocity": ("SafetyHalfCheetahVelocityGymnasium-v1-250-2495.hdf5", 2495, 5.751, 2806.9, 250),
-    "HopperVelocity": ("SafetyHopperVelocityGymnasium-v1-250-2240.hdf5", 2240, 37.05, 1911.4, 250),
-    "SwimmerVelocity": ("SafetySwimmerVelocityGymnasium-v1-200-1686.hdf5", 1686, 0.07114, 238.96, 200),
-    "Walker2dVelocity": ("SafetyWalker2dVelocityGymnasium-v1-300-2729.hdf5", 2729, 18.67, 3418.2, 300),
+_BULLET = {  # name: horizon, observations, actions
+    "AntCircle": (500, 34, 8),
+    "AntRun": (200, 33, 8),
+    "BallCircle": (200, 8, 2),
+    "BallRun": (100, 7, 2),
+    "CarCircle": (300, 8, 2),
+    "CarRun": (200, 7, 2),
+    "DroneCircle": (300, 18, 4),
+    "DroneRun": (200, 17, 4),
+}
+_BULLET_COSTS = {
+    "Circle": "the agent is beyond a boundary that cuts the circle",
+    "Run": "the agent is beyond a boundary beside the track, or too fast",
 }
 
 
@@ -130,7 +174,7 @@ def _navigation_task(robot: str, kind: str, level: int) -> Task:
         action_low=tuple(-bound for bound in high),
         action_high=high,
         cost_meaning=meaning,
-        dsrl=_dsrl(f"{robot}{kind}{level}"),
+        dsrl=DSRL.get(f"{robot}{kind}{level}"),
     )
 
 
@@ -147,16 +191,29 @@ def _velocity_task(robot: str) -> Task:
         action_low=(-bound,) * action_dim,
         action_high=(bound,) * action_dim,
         cost_meaning=f"1 for each step faster than {threshold} m/s",
-        dsrl=_dsrl(f"{robot}Velocity"),
+        dsrl=DSRL.get(f"{robot}Velocity"),
     )
 
 
-def _dsrl(name: str) -> DsrlDataset | None:
-    if name not in _DSRL:
-        return None
-    file, n_episodes, return_min, return_max, cost_max = _DSRL[name]
-    return DsrlDataset(
-        file=file, n_episodes=n_episodes, return_min=return_min, return_max=return_max, cost_max=cost_max
+def _bullet_task(name: str) -> Task:
+    horizon, observation_dim, action_dim = _BULLET[name]
+    kind = "Circle" if name.endswith("Circle") else "Run"
+    dsrl = DSRL[name]
+    return Task(
+        name=f"Safety{name}-v0",
+        suite=dsrl.suite,
+        robot=name.removesuffix(kind),
+        kind=kind,
+        level=0,
+        horizon=horizon,
+        observation_dim=observation_dim,
+        action_low=(-1.0,) * action_dim,
+        action_high=(1.0,) * action_dim,
+        cost_meaning=f"1 for each step in which {_BULLET_COSTS[kind]}",
+        dsrl=dsrl,
+        cost_limits=dsrl.cost_limits,
+        default_cost_limit=dsrl.cost_limits[1],
+        environment=dsrl.environment,
     )
 
 
@@ -168,5 +225,6 @@ _ALL = [
         for level in range(len(lidars))
     ),
     *(_velocity_task(robot) for robot in _VELOCITY),
+    *(_bullet_task(name) for name in _BULLET),
 ]
 TASKS = {task.name: task for task in _ALL}

@@ -20,6 +20,8 @@ SINGLE_IMPORTERS = {
     "ray": "feedbackgen/cluster.py",
     "safety_gymnasium": "feedbackgen/environments/",
     "mujoco": "feedbackgen/environments/",
+    "bullet_safety_gym": "feedbackgen/environments/bullet.py",
+    "metadrive": "feedbackgen/environments/metadrive.py",
     "huggingface_hub": "feedbackgen/sharing/places.py",
     "fsspec": "feedbackgen/",
     "stable_baselines3": "feedbackgen/behaviour/training.py",

@@ -21,6 +21,10 @@ def collect(
         list[str] | None, typer.Option(help="NAME[+noise=X][+epsilon=P][+sample][:SHARE]; repeat to mix.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's TOML file, or the name of one that ships.")] = None,
+    env_id: Annotated[
+        str | None,
+        typer.Option(metavar="[MODULE:]ID", help="Instead of TASK: a Gymnasium environment with info['cost']."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes every draw; default 0, or the recipe's.")] = None,
     name: Annotated[str | None, typer.Option(help="Dataset feedbackgen/TASK/NAME-v0; default custom.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes are the same.")] = 1,
@@ -41,8 +45,9 @@ def collect(
 
     fbgen collect SafetyPointCircle1-v0 -n 400 --policy expert:0.3 --policy medium:0.5 --policy random:0.2
     """
-    if (task is None) == (recipe is None):
-        raise typer.BadParameter("give either TASK or --recipe")
+    if [task, env_id, recipe].count(None) != 2:
+        raise typer.BadParameter("give either TASK, --env-id or --recipe")
+    task = task or env_id
     if recipe is not None and policy:
         raise typer.BadParameter("--policy goes with TASK; a recipe names its own policies")
     if ray is not None and workers > 1:

@@ -34,7 +34,7 @@ def tasks(
     task = chosen[0]
     pairs: dict[str, object] = {
         "task": task.name,
-        "Gymnasium id": f"{task.gymnasium_id}  (after `import feedbackgen`)",
+        "Gymnasium id": task.environment or f"{task.gymnasium_id}  (after `import feedbackgen`)",
         "suite": task.suite,
         "robot": task.robot,
         "observation": f"{task.observation_dim} numbers",
@@ -131,6 +131,7 @@ def doctor() -> None:
     parts = {
         "sim": ("mujoco", "safety_gymnasium", "xmltodict"),
         "train": ("torch", "safetensors", "tensorboard"),
+        "bullet": ("pybullet", "bullet_safety_gym"),
         "zoo": ("stable_baselines3",),
         "plot": ("matplotlib",),
         "ray": ("ray",),

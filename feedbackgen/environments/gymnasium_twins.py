@@ -45,9 +45,12 @@ def make_twin(task: str, render_mode: str | None = None) -> GymnasiumTwin:
 
 
 def register() -> None:
-    """Register every twin; cheap, since the simulator is loaded only when one is made."""
+    """Register every twin; cheap, since the simulator is loaded only when one is made.
+
+    Bullet-Safety-Gym registers its own ids.
+    """
     for task in TASKS.values():
-        if task.gymnasium_id not in registry:
+        if not task.environment and task.gymnasium_id not in registry:
             # The tasks end themselves at their horizon.
             gymnasium_register(
                 id=task.gymnasium_id,

@@ -5,17 +5,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from feedbackgen.errors import SimulatorMissing
-from feedbackgen.tasks import get_task
+from feedbackgen.tasks import Task, get_task
 
 if TYPE_CHECKING:
+    from feedbackgen.environments.gymnasium_suites import GymnasiumBatch, GymnasiumEnv
     from feedbackgen.environments.navigation import NavigationBatch
     from feedbackgen.environments.safety_gymnasium import SafetyEnv
     from feedbackgen.environments.velocity import VelocityBatch
 
+OURS = ("safety-navigation", "safety-velocity")
+# Of both simulators the pins cannot be met, so each comes without its dependencies.
 INSTALL_SIMULATOR = "pip install 'feedbackgen[sim]' && pip install --no-deps safety-gymnasium==1.0.0"
+INSTALL_BULLET = "pip install 'feedbackgen[bullet]' && pip install --no-deps bullet-safety-gym==1.4.0"
 
 
-def make_env(task: str) -> "SafetyEnv":
+def make_env(task: str) -> "SafetyEnv | GymnasiumEnv":
     """Make a task's environment.
 
     ``reset(seed=...)`` returns ``(observation, info)``; ``step(action)`` returns ``(observation, reward, cost,
@@ -23,39 +27,47 @@ def make_env(task: str) -> "SafetyEnv":
 
     Raises:
         TaskError: no such task.
-        SimulatorMissing: MuJoCo or safety-gymnasium is not installed.
+        SimulatorMissing: MuJoCo or safety-gymnasium, or Bullet-Safety-Gym, is not installed.
     """
     known = get_task(task)
-    with _simulator(task):
+    with _simulator(known):
+        if known.suite not in OURS:
+            from feedbackgen.environments.gymnasium_suites import GymnasiumEnv
+
+            return GymnasiumEnv(known)
         # Upstream is loaded when the first of its environments is made.
         from feedbackgen.environments.safety_gymnasium import SafetyEnv
 
         return SafetyEnv(known)
 
 
-def make_env_batch(task: str, n_environments: int) -> "NavigationBatch | VelocityBatch":
+def make_env_batch(task: str, n_environments: int) -> "NavigationBatch | VelocityBatch | GymnasiumBatch":
     """Make ``n`` environments of a task that step together in one thread, several times faster than one by one.
 
     ``reset(lane, seed)`` starts one of them and returns its observation, (O,); ``step(actions, lanes=None)`` steps all,
     or those of ``lanes``, and returns `Transitions`. A lane that has ended is to be reset before its next step. What
-    comes out of a lane does not depend on the others, nor on how many there are.
+    comes out of a lane does not depend on the others, nor on how many there are. Environments of other suites step in
+    turn, and there may be fewer than asked for.
 
     Raises:
         TaskError: no such task.
-        SimulatorMissing: MuJoCo or safety-gymnasium is not installed.
+        SimulatorMissing: MuJoCo or safety-gymnasium, or Bullet-Safety-Gym, is not installed.
     """
     known = get_task(task)
-    with _simulator(task):
+    with _simulator(known):
+        if known.suite not in OURS:
+            from feedbackgen.environments.gymnasium_suites import GymnasiumBatch
+
+            return GymnasiumBatch(known, n_environments)
         from feedbackgen.environments.safety_gymnasium import make_batch
 
         return make_batch(known, n_environments)
 
 
 @contextmanager
-def _simulator(task: str) -> Iterator[None]:
+def _simulator(task: Task) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise SimulatorMissing(
-            f"{task} needs the simulator ({error.name} is not installed): {INSTALL_SIMULATOR}"
-        ) from error
+        install = INSTALL_BULLET if task.suite == "bullet-safety-gym" else INSTALL_SIMULATOR
+        raise SimulatorMissing(f"{task.name} needs the simulator ({error.name} is not installed): {install}") from error

@@ -13,11 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from feedbackgen.dsrl import dsrl_name
 from feedbackgen.episodes import DatasetInfo, dataset_info, iterate_episodes, write_dataset
 from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent
 from feedbackgen.interop.flat import ends_of, flat_episode, require_costs, trajectory_bounds
-from feedbackgen.interop.foreign import ForeignTask, Imported, dataset_name, dsrl_name, resolve_task
+from feedbackgen.interop.foreign import ForeignTask, Imported, dataset_name, resolve_task
 from feedbackgen.types import BoolArray, Episode, IntArray
 
 TABLES = ("observations", "next_observations", "actions")  # (N, width), float32

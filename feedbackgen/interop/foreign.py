@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from feedbackgen.dsrl import DSRL, dsrl_name
 from feedbackgen.episodes import DatasetInfo
 from feedbackgen.errors import DataError, TaskError
-from feedbackgen.interop.dsrl_names import DSRL, DsrlName
-from feedbackgen.tasks import TASKS, DsrlDataset, Task
+from feedbackgen.tasks import TASKS, Task
 
 COST_MEANING = "as the imported data tells it"
 
@@ -72,14 +72,6 @@ def resolve_task(asked: ForeignTask, *, observation_dim: int, action_dim: int, p
     return replace(task, horizon=asked.horizon) if asked.horizon is not None else task
 
 
-def dsrl_name(name: str) -> DsrlName | None:
-    """DSRL's dataset of that name: ``PointGoal1``, an environment id, or a file's base name; None if it has none."""
-    for entry in DSRL.values():
-        if name in (entry.short, entry.environment, entry.task, entry.file):
-            return entry
-    return None
-
-
 def foreign_task(
     name: str, observation_dim: int, action_dim: int, *, horizon: int, cost_limit: float | None = None
 ) -> Task:
@@ -118,13 +110,7 @@ def _known_task(name: str, observation_dim: int, action_dim: int) -> Task | None
     return replace(
         foreign_task(entry.task, observation_dim, action_dim, horizon=entry.horizon),
         suite=entry.suite,
-        dsrl=DsrlDataset(
-            file=entry.file,
-            n_episodes=entry.n_episodes,
-            return_min=entry.return_min,
-            return_max=entry.return_max,
-            cost_max=entry.cost_max,
-        ),
+        dsrl=entry,
         cost_limits=entry.cost_limits,
         default_cost_limit=entry.cost_limits[1],
         environment=entry.environment,

@@ -43,11 +43,11 @@ def one_line(error: str) -> str:
 
 def test_tasks_are_listed_and_shown(fbgen):
     code, out, _ = fbgen("tasks")
-    assert code == 0 and out.count("Safety") == 71
+    assert code == 0 and out.count("Safety") == 79
     code, out, _ = fbgen("tasks", TASK)
     assert "500 steps" in out and "beyond a boundary" in out and "SafetyPointCircle1Gymnasium-v0" in out
     code, out, _ = fbgen("tasks", "--json")
-    assert len(json.loads(out)["tasks"]) == 71
+    assert len(json.loads(out)["tasks"]) == 79
 
 
 def test_policies_are_listed_for_people_and_machines(fbgen):

@@ -8,9 +8,10 @@ from feedbackgen.errors import TaskError
 from feedbackgen.tasks import TASKS, get_task
 
 
-def test_there_are_71_tasks_and_21_of_them_are_dsrls():
-    assert len(TASKS) == 71
-    assert sum(task.dsrl is not None for task in TASKS.values()) == 21
+def test_there_are_71_tasks_of_safety_gymnasium_and_8_of_bullet_and_29_of_them_are_dsrls():
+    assert len(TASKS) == 71 + 8
+    assert sum(task.dsrl is not None for task in TASKS.values()) == 21 + 8
+    assert get_task("SafetyBallRun-v0").cost_limits == (10.0, 20.0, 40.0)
     assert get_task("SafetyPointGoal1-v0").dsrl.file == "SafetyPointGoal1Gymnasium-v0-100-2022.hdf5"
 
 

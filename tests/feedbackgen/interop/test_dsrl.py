@@ -8,10 +8,10 @@ import pytest
 from peers import DSRL_KEYS, dsrl_arrays, dsrl_returns, read_as_dsrl, write_hdf5
 from samples import DATASET, make_dataset, make_episode
 
+from feedbackgen.dsrl import DSRL
 from feedbackgen.episodes import episode_returns, list_datasets, load_trajectories, write_dataset
 from feedbackgen.errors import DataError, OutputExists, TaskError
 from feedbackgen.interop.dsrl import export_dsrl, import_dsrl
-from feedbackgen.interop.dsrl_names import DSRL
 from feedbackgen.interop.foreign import ForeignTask, resolve_task
 from feedbackgen.tasks import TASKS
 

@@ -92,3 +92,11 @@ DSRL = {
     )
     for short, file, n_episodes, horizon, return_min, return_max, cost_max in _TABLE
 }
+
+
+def dsrl_name(name: str) -> DsrlName | None:
+    """DSRL's dataset of that name: ``PointGoal1``, an environment id, or a file's base name; None if it has none."""
+    for entry in DSRL.values():
+        if name in (entry.short, entry.environment, entry.task, entry.file):
+            return entry
+    return None
