@@ -153,7 +153,8 @@ the box, which way it takes round the circle. A seeded search varies the paramet
 scores higher on `return - penalty * cost`, with the penalty 0 for `expert` and 0.25 for `safe-expert` (0.5 in Button).
 The others are derived from those two: `careful-expert` and `wary-expert` lie between them, `reckless-*` are drawn to
 what others avoid, `shy-expert` goes far round gremlins, `medium`, `novice` and `poor` drive slower. **Swimmer**: the
-same search of a policy linear in the observation.
+same search of a policy linear in the observation, from an undulation; `brave-` and `daring-expert` are the safe one
+with larger strokes.
 
 **Ant, Hopper, Walker2d** (extra `train`): proximal policy optimisation of one network that is told how cautious to be,
 from 0 (up to 1.4 times the speed limit costs nothing) to 1 (a step's cost counts as much as a step's survival). The

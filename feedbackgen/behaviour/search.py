@@ -109,6 +109,9 @@ VARIANTS = {  # those whose changes a task's controller does not know are left o
     "careful-expert": Variant(source="expert", towards="safe-expert"),
     "wary-expert": Variant(source="expert", towards="safe-expert", share=0.8),
     "shy-expert": Variant(source="safe-expert", changes=SHY),
+    # The Swimmer's: the safe one with larger strokes; half-way to the reckless one lies no gait at all.
+    "brave-expert": Variant(source="safe-expert", changes={"gain": 0.06}),
+    "daring-expert": Variant(source="safe-expert", changes={"gain": 0.07}),
     "reckless-expert": Variant(source="expert", changes=SEEKING),
     "medium": Variant(source="expert", speed=0.55),
     "safe-medium": Variant(source="safe-expert", speed=0.55),
