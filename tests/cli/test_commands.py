@@ -110,6 +110,10 @@ def test_parallel_evaluation_gives_the_serial_result(fbgen):
         (["collect", "Nowhere-v0", "-n", "1", "--policy", "random"], "unknown task 'Nowhere-v0'"),
         (["collect", TASK, "-n", "1", "--policy", "expret"], "unknown policy 'expret'"),
         (["collect", TASK, "-n", "0", "--policy", "random"], "n_episodes: expected at least 1, got 0"),
+        (
+            ["collect", "--env-id", "Pendulum-v1", "-n", "1", "--policy", "random"],
+            "Pendulum-v1: its step tells no cost",
+        ),
         (["collect", "--recipe", "nothing"], "recipe nothing: no such file"),
         (["collect", TASK, "-n", "1", "--policy", "random", "--ray", "localhost:1"], "--ray localhost:1: no answer"),
         (["label", "absent-v0"], "dataset absent-v0: not found"),
@@ -204,6 +208,7 @@ def test_output_that_exists_is_refused_without_force(fbgen, command):
     [
         ["collect"],
         ["collect", TASK, "--recipe", "x"],
+        ["collect", TASK, "--env-id", "x", "-n", "3", "--policy", "random"],
         ["collect", TASK, "-n", "3"],
         ["collect", TASK, "-n", "3", "--policy", "random", "--workers", "2", "--ray", "head:6379"],
         ["collect", "--recipe", "x", "--policy", "random"],
