@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,28 +31,70 @@ def play_on_cluster(
         DataError: as `feedbackgen.jobs.play_jobs`.
         MissingDependency: ray is not installed.
     """
+
+    def calls():
+        for part in split_jobs(jobs, n_cpus):
+            yield recipe, part, versions()
+
     require_answer(address)
     with _connected(address) as ray:
-        n_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        play_part = ray.remote(num_cpus=1)(_play_part)
-        waiting = iter(split_jobs(jobs, n_cpus))
-        parts: dict[Any, list[Job]] = {}
-
-        def submit() -> None:
-            part = next(waiting, None)
-            if part is not None:
-                parts[play_part.remote(recipe, part, versions())] = part
-
-        # Twice as many as play at a time keep every CPU busy, and the object store small.
-        for _ in range(2 * n_cpus):
-            submit()
-        while parts:
-            ended, _ = ray.wait(list(parts), num_returns=1)
-            submit()
-            part = parts.pop(ended[0])
-            with _failures_named(address):
-                shards = ray.get(ended[0])
+        n_cpus = _count_cpus(ray)
+        for (_, part, _), shards in _call_each(ray, address, _play_part, calls()):
             yield list(zip(part, shards, strict=True))
+
+
+def call_on_cluster(
+    address: str, function: Callable[..., Any], calls: Iterable[tuple]
+) -> Generator[tuple[tuple, Any], None, None]:
+    """Call a function of a module with each of the arguments, one call to a CPU; yields arguments and result as they come.
+
+    Args:
+        address: ``HOST:PORT`` of the head node; this machine is one of the cluster's.
+        function: its files are on a file system that all nodes share.
+        calls: arguments of each call.
+
+    Raises:
+        StoreError: nobody answers there, a worker died again and again, or a node runs other software.
+        MissingDependency: ray is not installed.
+    """
+    require_answer(address)
+    with _connected(address) as ray:
+        expected = versions()
+        guarded = ((expected, function, *arguments) for arguments in calls)
+        for (_, _, *arguments), result in _call_each(ray, address, _call_guarded, guarded):
+            yield tuple(arguments), result
+
+
+def _call_each(
+    ray: Any, address: str, function: Callable[..., Any], calls: Iterable[tuple]
+) -> Generator[tuple[tuple, Any], None, None]:
+    remote, waiting = ray.remote(num_cpus=1)(function), iter(calls)
+    running: dict[Any, tuple] = {}
+
+    def submit() -> None:
+        arguments = next(waiting, None)
+        if arguments is not None:
+            running[remote.remote(*arguments)] = arguments
+
+    # Twice as many as run at a time keep every CPU busy, and the object store small.
+    for _ in range(2 * _count_cpus(ray)):
+        submit()
+    while running:
+        ended, _ = ray.wait(list(running), num_returns=1)
+        submit()
+        arguments = running.pop(ended[0])
+        with _failures_named(address):
+            result = ray.get(ended[0])
+        yield arguments, result
+
+
+def _count_cpus(ray: Any) -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _call_guarded(expected: dict[str, str], function: Callable[..., Any], *arguments: Any) -> Any:
+    _require_versions(expected)
+    return function(*arguments)
 
 
 def require_answer(address: str) -> None:
@@ -81,6 +123,13 @@ def require_answer(address: str) -> None:
 
 def _play_part(recipe: Recipe, jobs: list[Job], expected: dict[str, str]) -> list[bytes]:
     """On a node of the cluster: shards in the order of the jobs."""
+    _require_versions(expected)
+    shards: dict[int, bytes] = {}
+    play_jobs(recipe, jobs, lambda job, shard: shards.__setitem__(job.number, shard))
+    return [shards[job.number] for job in jobs]
+
+
+def _require_versions(expected: dict[str, str]) -> None:
     found = versions()
     others = [f"{name} {found.get(name)} instead of {version}" for name, version in expected.items()
               if found.get(name) != version]  # fmt: skip
@@ -89,9 +138,6 @@ def _play_part(recipe: Recipe, jobs: list[Job], expected: dict[str, str]) -> lis
             f"node {socket.gethostname()} runs {', '.join(others)}; install the same on every node, "
             "or the bytes would depend on who plays"
         )
-    shards: dict[int, bytes] = {}
-    play_jobs(recipe, jobs, lambda job, shard: shards.__setitem__(job.number, shard))
-    return [shards[job.number] for job in jobs]
 
 
 @contextmanager

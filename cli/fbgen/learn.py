@@ -1,11 +1,11 @@
-"""``fbgen train``, ``fbgen evaluate``, ``fbgen report``: from feedback to a policy, and how good and safe it is."""
+"""``fbgen train``, ``evaluate``, ``report``, ``benchmark``, ``benchmark-report``: from feedback to a policy, and how good and safe it is."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fbgen.show import print_json, print_pairs, print_table, progress_bar, require_torch, say
+from fbgen.show import Progress, print_json, print_pairs, print_table, progress_bar, require_torch, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -150,6 +150,57 @@ def report(
         for summary in summaries
     ]
     print_table(columns, rows, title=f"{summaries[0].task}, {summaries[0].n_episodes} episodes a seed")
+
+
+def benchmark(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or one that ships: quick, core.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default benchmark-RECIPE.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with one thread and one run at a time.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Instead: a Ray cluster whose nodes share the folder.")
+    ] = None,
+    show_progress: ShowProgress = None,
+) -> None:
+    """Run tasks x methods x seeds x kinds of feedback: collect, label, train and evaluate.
+
+    The same command goes on with what was interrupted, and leaves alone what is done.
+
+    fbgen benchmark quick --workers 2
+    """
+    if ray is not None and workers > 1:
+        raise typer.BadParameter("give either --workers or --ray; a cluster uses all its CPUs")
+    from contextlib import ExitStack
+
+    try:
+        from presa.benchmark import load_benchmark, run_benchmark
+    except ModuleNotFoundError as error:
+        require_torch(error)
+    with ExitStack() as bars:
+
+        def stage(name: str) -> Progress:
+            bars.close()  # of the stage before
+            return bars.enter_context(progress_bar(name, show_progress))
+
+        chosen = load_benchmark(recipe)
+        folder = out or Path(f"benchmark-{Path(recipe).stem}")
+        results = run_benchmark(chosen, folder, workers=workers, ray=ray, progress=stage)
+    print(results)
+
+
+def benchmark_report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="The results.parquet of a benchmark.")],
+    out: Annotated[Path, typer.Option(help="The page; pictures go to images/ beside it.")] = Path("benchmark.md"),
+    latex: Annotated[Path | None, typer.Option(help="Also write the tables in LaTeX.")] = None,
+) -> None:
+    """Write the page of a benchmark: tables with intervals, and pictures.
+
+    fbgen benchmark-report benchmark-quick/results.parquet --out quick.md
+    """
+    try:
+        from presa.benchmark_report import write_report
+    except ModuleNotFoundError as error:
+        require_torch(error)
+    print(write_report(results, out, latex=latex))
 
 
 def _interval(interval: tuple[float, float]) -> str:

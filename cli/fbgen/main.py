@@ -10,7 +10,7 @@ import typer
 
 from fbgen.data import collect, inspect, label, replay
 from fbgen.exchange import export, imports
-from fbgen.learn import evaluate, report, train
+from fbgen.learn import benchmark, benchmark_report, evaluate, report, train
 from fbgen.people import annotate, render
 from fbgen.share import combine, delete, list_, publish, pull, rebuild, show, verify
 from fbgen.world import doctor, policies, tasks
@@ -23,11 +23,12 @@ app = typer.Typer(
     help="Make offline data, simulate human feedback on it, and train safe policies from that feedback.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(tasks, collect, label, train, evaluate, report, inspect, replay, render, export, doctor),
+    *(tasks, collect, label, train, evaluate, report, benchmark, inspect, replay, render, export, doctor),
     *(publish, pull, verify, rebuild, show, delete, combine),
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("benchmark-report")(benchmark_report)
 app.command("list")(list_)
 app.add_typer(policies, name="policies")
 app.add_typer(annotate, name="annotate")

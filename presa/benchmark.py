@@ -1,0 +1,324 @@
+"""Run many methods on many tasks, seeds and kinds of feedback, resumable, and gather every evaluated episode.
+
+A benchmark is a folder: ``recipe.toml``, ``datasets/``, ``runs/`` and, at the end, ``results.parquet``. Each stage finds what
+an earlier, killed run has finished and goes on behind it.
+"""
+
+import hashlib
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from feedbackgen.cluster import call_on_cluster
+from feedbackgen.collect import collect
+from feedbackgen.errors import DataError, FeedbackgenError, MissingDependency, RecipeError, StoreError
+from feedbackgen.files import complete_or_absent, locked, writing_to
+from feedbackgen.label import LabelConfig, label
+from feedbackgen.recipe import Recipe, load_recipe
+from feedbackgen.store import feedback_path
+from feedbackgen.workers import worker_pool
+from presa.evaluation import EVALUATION_FILE, evaluate, read_evaluation, read_provenance
+from presa.training import resolve_config, train
+
+SHIPPED = Path(__file__).parent / "benchmarks"
+RESULTS_FILE = "results.parquet"
+TIMES_FILE = "benchmark.json"  # in a run's folder
+FACTORS = ("noise", "n_pairs", "segment_length", "unsafe_share")  # of the feedback
+
+Progress = Callable[[int, int], None]  # jobs done, of how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRecipe:
+    """Every combination of task, method, seed and kind of feedback is one run.
+
+    Raises:
+        RecipeError: a value is out of range, or a method, preset or setting is unknown.
+    """
+
+    tasks: tuple[str, ...]  # recipes of datasets, by name or file
+    methods: tuple[str, ...]  # METHOD or METHOD:PRESET
+    seeds: tuple[int, ...]  # of labels and training
+    noises: tuple[float, ...] = (0.0,)  # probability of flipping a label
+    n_pairs: tuple[int, ...] = (10_000,)
+    segment_lengths: tuple[int, ...] = (64,)  # steps
+    unsafe_shares: tuple[float, ...] = (0.0,)  # of the labelled segments; 0: as they come
+    n_episodes: int = 0  # of each dataset; 0: as many as its recipe says
+    evaluation_episodes: int = 50
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of METHOD or METHOD:PRESET
+
+    def __post_init__(self):
+        for name in ("tasks", "methods", "seeds", "noises", "n_pairs", "segment_lengths", "unsafe_shares"):
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple) or not values:
+                raise RecipeError(f"{name}: expected a list with at least one value, got {values!r}")
+            if len(set(values)) < len(values):
+                raise RecipeError(f"{name}: expected each value once, got {list(values)}")
+            object.__setattr__(self, name, tuple(values))
+        if not all(type(seed) is int and seed >= 0 for seed in self.seeds):
+            raise RecipeError(f"seeds: expected integers >= 0, got {list(self.seeds)}")
+        for name, least in (("n_episodes", 0), ("evaluation_episodes", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise RecipeError(f"{name}: expected an integer >= {least}, got {value!r}")
+        unused = [name for name in self.settings if name not in self.methods]
+        if unused:
+            raise RecipeError(f"settings.{unused[0]}: expected one of the methods, {', '.join(self.methods)}")
+        for method in self.methods:
+            name, _, preset = str(method).partition(":")
+            resolve_config(name, preset or None, self.settings.get(method))
+        for cell in self.cells():
+            cell.labelling()
+
+    def cells(self) -> list["Cell"]:
+        """All runs; seeds take turns last, so that what is there early covers every task and method."""
+        feedback = product(self.noises, self.n_pairs, self.segment_lengths, self.unsafe_shares)
+        return [
+            Cell(task=task, method=method, seed=seed, **dict(zip(FACTORS, factors, strict=True)))
+            for seed, factors, task, method in product(self.seeds, list(feedback), self.tasks, self.methods)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a benchmark."""
+
+    task: str  # as the recipe names it
+    method: str
+    seed: int
+    noise: float
+    n_pairs: int
+    segment_length: int
+    unsafe_share: float
+
+    @property
+    def feedback(self) -> str:
+        """Name of its feedback, shared by all methods."""
+        noise, unsafe = (f"{share:g}".replace(".", "p") for share in (self.noise, self.unsafe_share))
+        return f"noise{noise}-pairs{self.n_pairs}-length{self.segment_length}-unsafe{unsafe}-seed{self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        return out / "runs" / Path(self.task).stem / self.feedback / Path(self.method.replace(":", "-")).stem
+
+    def labelling(self) -> LabelConfig:
+        """What its teacher is asked."""
+        return LabelConfig(
+            noise=self.noise,
+            n_pairs=self.n_pairs,
+            segment_length=self.segment_length,
+            unsafe_share=self.unsafe_share or None,
+            seed=self.seed,
+        )
+
+
+def load_benchmark(recipe: str | Path) -> BenchmarkRecipe:
+    """Read a benchmark from a TOML file, or by the name of one that ships.
+
+    Raises:
+        RecipeError: no such file or name, not TOML, an unknown key, or a value out of range.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        path = SHIPPED / f"{recipe}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(shipped.stem for shipped in SHIPPED.glob("*.toml")))
+        raise RecipeError(f"benchmark {recipe}: no such file, and none of that name ships; there are {names}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"benchmark {path}: not valid TOML ({error})") from error
+    known = [entry.name for entry in fields(BenchmarkRecipe)]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            raise RecipeError(
+                f"benchmark {path}: unknown key {key!r}; expected {' or '.join(near) or ', '.join(known)}"
+            )
+    for key in ("tasks", "methods", "seeds"):
+        if key not in values:
+            raise RecipeError(f"benchmark {path}: no {key}")
+    try:
+        return BenchmarkRecipe(**values)
+    except RecipeError as error:
+        raise RecipeError(f"benchmark {path}: {error}") from error
+
+
+def run_benchmark(
+    recipe: BenchmarkRecipe,
+    out: Path,
+    *,
+    workers: int = 1,
+    ray: str | None = None,
+    progress: Callable[[str], Progress] | None = None,
+) -> Path:
+    """Collect, label, train and evaluate what is not there yet, then write the results.
+
+    Args:
+        recipe: what is run.
+        out: the benchmark's folder; one that is there is gone on with.
+        workers: processes, each with one thread and one run at a time.
+        ray: address of a Ray cluster that runs it instead; its nodes share the folder.
+        progress: called with the name of a stage; returns what is called with jobs done and in all.
+
+    Returns:
+        The results, a Parquet file with a row for each evaluated episode.
+
+    Raises:
+        RecipeError: no such dataset recipe.
+        StoreError: the folder is of another recipe or cannot be written, or no cluster answers.
+        DataError: some runs failed; the results hold all others.
+    """
+    _require_pyarrow()
+    data = {task: _data_recipe(recipe, task) for task in recipe.tasks}
+    if len({entry.dataset_id for entry in data.values()}) < len(data):
+        raise RecipeError("tasks: two recipes make a dataset of the same name")
+    out = out.resolve()
+    report = progress or (lambda stage: lambda done, total: None)
+    with locked(out):
+        _claim(out, recipe)
+        for task, entry in data.items():
+            collect(
+                entry, workers=workers, ray=ray, resume=True, root=out / "datasets", progress=report(f"collect {task}")
+            )
+        paths = {task: out / "datasets" / entry.dataset_id for task, entry in data.items()}
+        cells = recipe.cells()
+        stores = {(cell.task, cell.feedback): cell for cell in cells}.values()
+        todo = [
+            (paths[cell.task], cell) for cell in stores if not feedback_path(paths[cell.task], cell.feedback).is_dir()
+        ]
+        failures = list(_call(_label, todo, workers, ray, report("label")))
+        failed = [failure for failure in failures if failure]
+        if failed:
+            raise DataError(failed[0])
+        todo = [(out, paths[cell.task], recipe, cell) for cell in cells if not _is_done(out, cell)]
+        failed = [failure for failure in _call(_run, todo, workers, ray, report("train and evaluate")) if failure]
+        results = _write_results(out, recipe, [cell for cell in cells if _is_done(out, cell)])
+    if failed:
+        raise DataError(f"{len(failed)} of {len(cells)} runs failed, the others are in {results}; first: {failed[0]}")
+    return results
+
+
+def _data_recipe(recipe: BenchmarkRecipe, task: str) -> Recipe:
+    entry = load_recipe(task)
+    return replace(entry, n_episodes=recipe.n_episodes) if recipe.n_episodes else entry
+
+
+def _claim(out: Path, recipe: BenchmarkRecipe) -> None:
+    """Write the recipe down, or make sure that the folder is of this very one."""
+    stamp = out / "recipe.json"
+    text = json.dumps(asdict(recipe), indent=1, sort_keys=True) + "\n"
+    if stamp.is_file():
+        if stamp.read_text() != text:
+            raise StoreError(f"{out} holds a benchmark of another recipe; choose another --out")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise StoreError(f"{out}: not empty and no benchmark; choose another --out")
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with complete_or_absent(stamp, force=True) as draft:
+            draft.write_text(text)
+
+
+def _call(function, calls: Iterable[tuple], workers: int, ray: str | None, report: Progress) -> Iterator[str]:
+    """Results of a function in the order they come, from processes of one thread each or a cluster's nodes."""
+    calls = list(calls)
+    report(0, len(calls))
+    if not calls:
+        return
+    if ray is not None:
+        for n_done, (_, result) in enumerate(call_on_cluster(ray, function, calls), start=1):
+            report(n_done, len(calls))
+            yield result
+        return
+    with worker_pool(min(workers, len(calls))) as pool:
+        futures = [pool.submit(function, *arguments) for arguments in calls]
+        for n_done, future in enumerate(as_completed(futures), start=1):
+            report(n_done, len(calls))
+            yield future.result()
+
+
+def _label(dataset: Path, cell: Cell) -> str:
+    """In a process of its own; what went wrong, or nothing."""
+    try:
+        label(dataset, cell.labelling(), name=cell.feedback)
+    except FeedbackgenError as error:
+        return f"{cell.task}, {cell.feedback}: {error}"
+    return ""
+
+
+def _run(out: Path, dataset: Path, recipe: BenchmarkRecipe, cell: Cell) -> str:
+    """Train and evaluate one run in a process of its own; what went wrong, or nothing."""
+    run, (method, _, preset) = cell.folder(out), cell.method.partition(":")
+    interrupted = (run / "provenance.json").exists()
+    try:
+        start = time.process_time()
+        train(
+            method,
+            feedback_path(dataset, cell.feedback),
+            seed=cell.seed,
+            config=preset or None,
+            overrides=recipe.settings.get(cell.method),
+            out=run,
+            resume=True,
+        )
+        trained = time.process_time()
+        evaluate(run, n_episodes=recipe.evaluation_episodes)
+    except FeedbackgenError as error:
+        return f"{run}: {error}"
+    times = {
+        # What a killed process had spent is not known.
+        "train_seconds": None if interrupted else trained - start,
+        "evaluate_seconds": time.process_time() - trained,
+    }
+    with complete_or_absent(run / TIMES_FILE, force=True) as draft:
+        draft.write_text(json.dumps(times) + "\n")
+    return ""
+
+
+def _is_done(out: Path, cell: Cell) -> bool:
+    run = cell.folder(out)
+    return (run / EVALUATION_FILE).is_file() and (run / TIMES_FILE).is_file()
+
+
+def _write_results(out: Path, recipe: BenchmarkRecipe, cells: list[Cell]) -> Path:
+    from pyarrow import Table, parquet
+
+    table = Table.from_pylist([row for cell in cells for row in _rows(out, cell)])
+    about = {"benchmark": json.dumps({**asdict(recipe), "n_runs": len(recipe.cells()), "n_done": len(cells)})}
+    results = out / RESULTS_FILE
+    with complete_or_absent(results, force=True) as draft:
+        parquet.write_table(table.replace_schema_metadata(about), draft, compression="zstd")
+    return results
+
+
+def _rows(out: Path, cell: Cell) -> Iterator[dict[str, Any]]:
+    """A row for each episode; what holds of the whole run is repeated, and costs nothing in the file."""
+    run = cell.folder(out)
+    provenance, evaluation = read_provenance(run), read_evaluation(run)
+    times = json.loads((run / TIMES_FILE).read_text())
+    config = (run / "config.toml").read_text()
+    about = {**asdict(cell), "task": provenance["task"], "method": provenance["method"], "preset": provenance["preset"]}
+    about |= {name: provenance[name] for name in ("cost_limit", "return_min", "return_max", "dataset_id")}
+    about |= {name: provenance[name] for name in ("dataset_fingerprint", "feedback_sha256")} | times
+    about |= {
+        "config": config,
+        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "versions": json.dumps(provenance["versions"], sort_keys=True),
+    }
+    columns = (evaluation.reset_seeds, evaluation.returns, evaluation.cost_returns, evaluation.lengths)
+    for episode, values in enumerate(zip(*columns, strict=True)):
+        yield about | {"episode": episode} | dict(zip(("reset_seed", "return", "cost", "n_steps"), values, strict=True))
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependency("a benchmark's results need pyarrow: pip install 'feedbackgen[parquet]'") from error
