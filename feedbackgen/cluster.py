@@ -46,7 +46,7 @@ def play_on_cluster(
 def call_on_cluster(
     address: str, function: Callable[..., Any], calls: Iterable[tuple]
 ) -> Generator[tuple[tuple, Any], None, None]:
-    """Call a function of a module with each of the arguments, one call to a CPU; yields arguments and result as they come.
+    """Call a function of a module with each of the arguments, one call to a CPU; yields arguments and result.
 
     Args:
         address: ``HOST:PORT`` of the head node; this machine is one of the cluster's.

@@ -1,13 +1,14 @@
 """Run many methods on many tasks, seeds and kinds of feedback, resumable, and gather every evaluated episode.
 
-A benchmark is a folder: ``recipe.toml``, ``datasets/``, ``runs/`` and, at the end, ``results.parquet``. Each stage finds what
-an earlier, killed run has finished and goes on behind it.
+A benchmark is a folder: ``recipe.json``, ``datasets/``, ``runs/`` and, at the end, ``results.parquet``. Each stage
+leaves what an earlier, killed run has finished, and goes on behind it.
 """
 
 import hashlib
 import json
 import time
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -79,10 +80,25 @@ class BenchmarkRecipe:
 
     def cells(self) -> list["Cell"]:
         """All runs; seeds take turns last, so that what is there early covers every task and method."""
-        feedback = product(self.noises, self.n_pairs, self.segment_lengths, self.unsafe_shares)
         return [
-            Cell(task=task, method=method, seed=seed, **dict(zip(FACTORS, factors, strict=True)))
-            for seed, factors, task, method in product(self.seeds, list(feedback), self.tasks, self.methods)
+            Cell(
+                task=task,
+                method=method,
+                seed=seed,
+                noise=noise,
+                n_pairs=n_pairs,
+                segment_length=segment_length,
+                unsafe_share=unsafe_share,
+            )
+            for seed, noise, n_pairs, segment_length, unsafe_share, task, method in product(
+                self.seeds,
+                self.noises,
+                self.n_pairs,
+                self.segment_lengths,
+                self.unsafe_shares,
+                self.tasks,
+                self.methods,
+            )
         ]
 
 
@@ -190,11 +206,10 @@ def run_benchmark(
         paths = {task: out / "datasets" / entry.dataset_id for task, entry in data.items()}
         cells = recipe.cells()
         stores = {(cell.task, cell.feedback): cell for cell in cells}.values()
-        todo = [
+        unlabelled = [
             (paths[cell.task], cell) for cell in stores if not feedback_path(paths[cell.task], cell.feedback).is_dir()
         ]
-        failures = list(_call(_label, todo, workers, ray, report("label")))
-        failed = [failure for failure in failures if failure]
+        failed = [failure for failure in _call(_label, unlabelled, workers, ray, report("label")) if failure]
         if failed:
             raise DataError(failed[0])
         todo = [(out, paths[cell.task], recipe, cell) for cell in cells if not _is_done(out, cell)]
@@ -259,15 +274,17 @@ def _run(out: Path, dataset: Path, recipe: BenchmarkRecipe, cell: Cell) -> str:
     interrupted = (run / "provenance.json").exists()
     try:
         start = time.process_time()
-        train(
-            method,
-            feedback_path(dataset, cell.feedback),
-            seed=cell.seed,
-            config=preset or None,
-            overrides=recipe.settings.get(cell.method),
-            out=run,
-            resume=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the run's metrics say it too
+            train(
+                method,
+                feedback_path(dataset, cell.feedback),
+                seed=cell.seed,
+                config=preset or None,
+                overrides=recipe.settings.get(cell.method),
+                out=run,
+                resume=True,
+            )
         trained = time.process_time()
         evaluate(run, n_episodes=recipe.evaluation_episodes)
     except FeedbackgenError as error:

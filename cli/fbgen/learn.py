@@ -1,4 +1,4 @@
-"""``fbgen train``, ``evaluate``, ``report``, ``benchmark``, ``benchmark-report``: from feedback to a policy, and how good and safe it is."""
+"""``fbgen train``, ``evaluate``, ``report``, ``benchmark``: from feedback to a policy, and how good and safe it is."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,0 +1,113 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from pyarrow import parquet
+
+from feedbackgen.errors import RecipeError, StoreError
+from presa.benchmark import BenchmarkRecipe, load_benchmark, run_benchmark
+
+TINY = BenchmarkRecipe(
+    tasks=("SafetyPointCircle1-mixed",), methods=("bc", "bc-safe"), seeds=(3,), n_pairs=(40,), segment_lengths=(16,)
+)
+TEXT = """
+tasks = ["SafetyPointCircle1-mixed"]
+methods = ["bc", "bc-safe"]
+seeds = [3]
+n_episodes = 11
+n_pairs = [40]
+segment_lengths = [16]
+evaluation_episodes = 1
+settings.bc.cloning.n_steps = 20
+settings.bc-safe.cloning.n_steps = 30
+"""
+
+
+def test_every_combination_is_a_run_of_its_own():
+    recipe = replace(TINY, seeds=(0, 1), noises=(0.0, 0.1), n_pairs=(10, 20))
+    cells = recipe.cells()
+    assert len(cells) == 2 * 2 * 2 * 2
+    assert len({cell.feedback for cell in cells}) == 2 * 2 * 2  # methods share their feedback
+    assert cells[0].labelling().noise == 0.0 and cells[0].labelling().seed == 0
+
+
+def test_what_ships_can_be_read_and_core_has_ten_tasks_and_the_test_seeds():
+    core = load_benchmark("core")
+    assert len(core.tasks) == 10 and core.seeds == (10, 11, 12, 13, 14) and core.noises == (0.0, 0.1)
+    quick = load_benchmark("quick")
+    assert (len(quick.tasks), len(quick.methods)) == (2, 3)
+    for name, factor in (("noise", "noises"), ("pairs", "n_pairs"), ("segment-length", "segment_lengths")):
+        sweep = load_benchmark(name)
+        assert len(getattr(sweep, factor)) == 5 and sweep.seeds == (0, 1, 2)
+    assert load_benchmark("unsafe-share").unsafe_shares[0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ()}, "seeds: expected a list with at least one value"),
+        ({"seeds": (1, 1)}, "seeds: expected each value once"),
+        ({"seeds": (-1,)}, "seeds: expected integers >= 0"),
+        ({"methods": ("prsea",)}, "unknown method 'prsea'; did you mean presa"),
+        ({"methods": ("presa:papr",)}, "presa has no preset 'papr'"),
+        ({"settings": {"cpl": {}}}, "settings.cpl: expected one of the methods, bc, bc-safe"),
+        ({"settings": {"bc": {"n_step": 1}}}, "unknown key 'n_step'"),
+        ({"noises": (0.7,)}, "noise"),
+        ({"evaluation_episodes": 0}, "evaluation_episodes: expected an integer >= 1, got 0"),
+    ],
+)
+def test_a_recipe_is_checked_before_anything_runs(change, message):
+    with pytest.raises(RecipeError, match=message):
+        replace(TINY, **change)
+
+
+def test_a_file_is_read_or_refused_in_one_line(tmp_path):
+    with pytest.raises(RecipeError, match="none of that name ships; there are core, noise, pairs, quick"):
+        load_benchmark("corr")
+    for text, message in (
+        ("tasks = [", "not valid TOML"),
+        ("task = []", "unknown key 'task'; expected tasks"),
+        ("tasks = ['a']", "no methods"),
+    ):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            load_benchmark(tmp_path / "bad.toml")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="not empty and no benchmark; choose another --out"):
+        run_benchmark(TINY, tmp_path)
+
+
+@pytest.mark.simulator
+def test_a_killed_benchmark_goes_on_where_it_was_and_does_nothing_twice(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT)
+    code = "from fbgen.main import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", code, "benchmark", "tiny.toml", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    runs = tmp_path / "out/runs/SafetyPointCircle1-mixed/noise0-pairs40-length16-unsafe0-seed3"
+    first = runs / "bc/benchmark.json"
+    deadline = time.monotonic() + 120
+    while not first.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out/results.parquet").exists()
+    policy = (runs / "bc/policy.safetensors").stat().st_mtime_ns
+
+    results = run_benchmark(load_benchmark(tmp_path / "tiny.toml"), tmp_path / "out")
+    assert (runs / "bc/policy.safetensors").stat().st_mtime_ns == policy
+    rows = parquet.read_table(results).to_pylist()
+    assert [row["method"] for row in rows] == ["bc", "bc-safe"]
+    assert {row["task"] for row in rows} == {"SafetyPointCircle1-v0"} and {row["seed"] for row in rows} == {3}
+    assert "n_steps = 30" in rows[1]["config"] and "torch" in rows[1]["versions"]
+    assert rows[0]["train_seconds"] > 0 and len(rows[0]["feedback_sha256"]) == 64
+
+    with pytest.raises(StoreError, match="holds a benchmark of another recipe; choose another --out"):
+        run_benchmark(TINY, tmp_path / "out")

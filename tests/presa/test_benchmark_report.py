@@ -1,0 +1,88 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from pyarrow import Table, parquet
+
+from feedbackgen.errors import StoreError
+from presa.benchmark import BenchmarkRecipe
+from presa.benchmark_report import latex_table, markdown_table, read_results, write_report
+
+RECIPE = BenchmarkRecipe(
+    tasks=("SafetyPointCircle1-mixed",), methods=("presa", "bc"), seeds=(0, 1), noises=(0.0, 0.1), evaluation_episodes=2
+)
+# Mean return of both seeds, and mean cost, at each noise; the limit is 25 and returns go from 0 to 50.
+CELLS = {
+    ("presa", 0.0): [(40, 10), (30, 20)],
+    ("bc", 0.0): [(45, 20), (20, 100)],
+    ("presa", 0.1): [(30, 30), (30, 20)],
+    ("bc", 0.1): [(45, 120), (45, 100)],
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    rows = []
+    for (method, noise), cells in CELLS.items():
+        for seed, (mean_return, mean_cost) in enumerate(cells):
+            run = {"task": "SafetyPointCircle1-v0", "method": method, "preset": "default", "seed": seed}
+            run |= {"noise": noise, "n_pairs": 10, "segment_length": 64, "unsafe_share": 0.0, "cost_limit": 25.0}
+            run |= {"return_min": 0.0, "return_max": 50.0, "train_seconds": 3600.0, "evaluate_seconds": 0.0}
+            rows += [run | {"return": mean_return + by, "cost": mean_cost + by} for by in (-5.0, 5.0)]
+    about = {"benchmark": json.dumps({**asdict(RECIPE), "n_runs": 8, "n_done": 8})}
+    path = tmp_path / "results.parquet"
+    parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(about), path)
+    return path
+
+
+def test_a_run_is_the_mean_of_its_episodes_beside_the_limit(results):
+    read = read_results(results)
+    assert len(read.runs) == 8 and read.methods == ["presa", "bc"]
+    run = read.runs[1]
+    assert (run.seed, run.return_, run.cost) == (1, 30.0, 20.0)
+    assert (run.normalised_return, run.normalised_cost) == (0.6, 0.8)
+    assert run.safe_share == 1.0  # 15 and 25
+    assert read.runs[4].safe_share == 0.5  # 25 and 35
+
+
+def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
+    page = write_report(results, tmp_path / "page/benchmark.md", latex=tmp_path / "tables.tex")
+    text = page.read_text()
+    assert "8 of 8 runs are done" in text and "8.00 hours of CPU time" in text
+    assert "This is not the suite `core`" in text
+    clean, noisy = text.split("## Noise 0.1")
+    # safe: both of presa's seeds, one of bc's. Two cells leave nothing out: 0.7, and (0.9 + 0) / 2.
+    assert "| presa | 100% [100%, 100%] | 0.70 " in clean
+    assert "| bc | 50% [0%, 100%] | 0.45 " in clean
+    # 40 and 30 against 45 and 20: each beats 20 only.
+    assert "| 0.50 [" in clean and "| +0.25 [" in clean
+    assert "| SafetyPointCircle1-v0 | bc | 32.5 | 20.0 100.0 | 25 | 50% |" in clean
+    assert "| presa | 50% [0%, 100%] | 0.30 " in noisy
+    pictures = {path.name for path in (page.parent / "images").iterdir()}
+    assert "benchmark-noise.png" in pictures and len(pictures) == 5
+    assert all(f"(images/{name})" in text for name in pictures)
+    assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 4
+
+
+def test_the_page_in_the_documentation_is_what_its_results_give(tmp_path):
+    docs = Path(__file__).parents[2] / "docs"
+    page = write_report(docs / "results/quick.parquet", tmp_path / "benchmark.md")
+    assert page.read_text() == (docs / "benchmark.md").read_text()
+
+
+def test_tables_in_markdown_and_latex():
+    assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | --: |\n| x | 1 |"
+    table = latex_table(["a", "b"], [["x_1", "50%"]], "Safe & sound")
+    assert r"x\_1 & 50\% \\" in table and r"\caption{Safe \& sound}" in table and r"\begin{tabular}{lr}" in table
+
+
+def test_another_file_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="no such file; `fbgen benchmark` writes"):
+        read_results(tmp_path / "absent.parquet")
+    (tmp_path / "text.parquet").write_text("no")
+    with pytest.raises(StoreError, match="not the results of a benchmark"):
+        read_results(tmp_path / "text.parquet")
+    parquet.write_table(Table.from_pylist([{"a": 1}]), tmp_path / "other.parquet")
+    with pytest.raises(StoreError, match="not the results of a benchmark"):
+        read_results(tmp_path / "other.parquet")
