@@ -338,10 +338,10 @@ def _draw_plane(results: Results, feedback: tuple[float, ...], path: Path) -> No
                 panel.scatter(costs.mean(), returns.mean(), s=55, label=method, **style)
         panel.set_title(task, fontsize=8)
         shown = [run for run in results.runs if (run.task, run.feedback) == (task, feedback)]
-        returns = [run.normalised_return for run in shown]
+        heights = [run.normalised_return for run in shown]
         highest_cost = max([1.0, *(run.normalised_cost for run in shown)])
         panel.set_xlim(-0.04 * highest_cost, 1.08 * highest_cost)
-        panel.set_ylim(min([0.0, *returns]) - 0.06, max([1.0, *returns]) + 0.06)
+        panel.set_ylim(min([0.0, *heights]) - 0.06, max([1.0, *heights]) + 0.06)
     figure.supxlabel("cost / limit", fontsize=9)
     figure.supylabel("normalised return", fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
