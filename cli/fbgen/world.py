@@ -84,6 +84,9 @@ def list_policies(
         entries = [{"return": info.return_, "cost": info.cost_return, **asdict(info)} for info in infos]
         print_json({"policies": entries})
         return
+    if not infos:
+        say(f"{task} ships no policies yet: use `random`; `fbgen policies train TASK` makes some for DSRL's tasks")
+        return
     rows = [
         (
             info.task,

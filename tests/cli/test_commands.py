@@ -57,6 +57,8 @@ def test_policies_are_listed_for_people_and_machines(fbgen):
     entries = json.loads(out)["policies"]
     assert {"name", "return", "cost"} <= set(entries[0])
     assert json.loads(fbgen("policies", "--json")[1])["policies"][0]["task"]
+    code, out, error = fbgen("policies", "SafetyAntRun0-v0")
+    assert code == 0 and out == "" and "SafetyAntRun0-v0 ships no policies yet" in error
 
 
 @pytest.mark.simulator
