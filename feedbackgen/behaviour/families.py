@@ -61,7 +61,7 @@ def _settings(schedule: int) -> Settings:
 
 
 FAMILIES = {
-    "SafetyAntVelocity-v1": _settings(1_600_000),
+    "SafetyAntVelocity-v1": _settings(3_000_000),
     "SafetyHopperVelocity-v1": _settings(2_000_000),
     "SafetyWalker2dVelocity-v1": _settings(2_000_000),
 }
