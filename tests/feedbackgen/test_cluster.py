@@ -1,5 +1,6 @@
 """A Ray cluster plays the same episodes; one that is not there, or that fails, is one line within seconds."""
 
+import math
 import os
 import re
 import shlex
@@ -198,3 +199,10 @@ def test_without_ray_the_way_to_get_it_is_named(monkeypatch):
     monkeypatch.setattr(cluster, "require_answer", lambda address: None)
     with pytest.raises(MissingDependency, match=r"--ray needs the package ray: pip install 'feedbackgen\[ray\]'"):
         list(cluster.play_on_cluster("head:6379", RECIPE, []))
+
+
+@pytest.mark.slow
+def test_any_function_of_a_module_is_called_on_the_nodes(address):
+    calls = [(3, 4), (6, 8), (5, 12)]
+    results = dict(cluster.call_on_cluster(address, math.hypot, calls))
+    assert results == {(3, 4): 5.0, (6, 8): 10.0, (5, 12): 13.0}
