@@ -76,6 +76,7 @@ def ask_preferences(
     pairs: Sequence[IntArray],
     *,
     seed: int,
+    channel: str = "preference",
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Answer all pairs; the pools take turns, so that row i belongs to pool ``i % n_pools``.
 
@@ -85,6 +86,7 @@ def ask_preferences(
         judges: of each pool, one per annotator.
         pairs: of each pool, numbers of its segments, (n, 2).
         seed: of the answers.
+        channel: names the random streams.
 
     Returns:
         Columns of the store and ``answered``, (n_pairs,) each; the statistics.
@@ -93,12 +95,12 @@ def ask_preferences(
         DataError: every pair was skipped.
     """
     n_pools, n_pairs = len(pools), sum(map(len, pairs))
-    annotator = _assign(asked, n_pairs, stream(seed, "preference-annotator"))
+    annotator = assign(asked, n_pairs, stream(seed, f"{channel}-annotator"))
     columns: dict[str, np.ndarray] = {name: np.empty(n_pairs, np.float32) for name in ("probability", "clean", "label")}
     columns |= {"flipped": np.empty(n_pairs, bool), "answered": np.empty(n_pairs, bool)}
     tally = np.zeros((len(asked), len(TALLY)))
     for place, (pool, before, drawn) in enumerate(zip(pools, judges, pairs, strict=True)):
-        draws, mistakes = stream(seed, "preference", pool.length), stream(seed, "preference-flip", pool.length)
+        draws, mistakes = stream(seed, channel, pool.length), stream(seed, f"{channel}-flip", pool.length)
         for first in range(0, len(drawn), MAX_ANSWERS):
             some = drawn[first : first + MAX_ANSWERS]
             rows = slice(place + n_pools * first, place + n_pools * (first + len(some)), n_pools)
@@ -131,7 +133,7 @@ def ask_safety(
         Columns of the store, (n_labels,) each; the statistics.
     """
     n_pools, n_labels = len(pools), sum(map(len, judged))
-    annotator = _assign(asked, n_labels, stream(seed, "safety-annotator"))
+    annotator = assign(asked, n_labels, stream(seed, "safety-annotator"))
     columns: dict[str, np.ndarray] = {name: np.empty(n_labels, np.int8) for name in ("clean", "label")}
     columns |= {"flipped": np.empty(n_labels, bool), "annotator": annotator}
     probability = np.empty(n_labels)
@@ -164,7 +166,7 @@ def rate(expected: float | None, n_happened: float, n_trials: float) -> dict[str
     return {"expected": None if expected is None else float(expected), "realised": realised, "low": low, "high": high}
 
 
-def _assign(asked: Sequence[Annotator], n_queries: int, rng: np.random.Generator) -> IntArray:
+def assign(asked: Sequence[Annotator], n_queries: int, rng: np.random.Generator) -> IntArray:
     """Who is asked which query, int32."""
     if len(asked) == 1:
         return np.zeros(n_queries, np.int32)

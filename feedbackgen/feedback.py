@@ -1,6 +1,7 @@
-"""Feedback in memory: segments, preferences and safety labels, and what the format promises of their arrays."""
+"""Feedback in memory: segments, preferences, safety labels, further kinds; what the format promises of their arrays."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ LAYOUT: dict[str, dict[str, tuple[str, Any]]] = {
         "safety_clean": ("int8", 0),
         "safety_flipped": ("bool", False),
     },
+}
+# Groups that a store may also have; what the teacher knew of each is in ``oracle/`` as GROUP_NAME.
+FURTHER: dict[str, dict[str, tuple[str, Any]]] = {
+    "ratings": {"segment": ("int32", -1), "label": ("int8", -1), "annotator": ("int32", -1)},
+    "safety_preferences": {"pair": ("int32", -1), "label": ("float32", np.nan), "annotator": ("int32", -1)},
+    "episode_safety": {"episode": ("int32", -1), "label": ("int8", 0), "annotator": ("int32", -1)},
+    "non_preferred": {"episode": ("int32", -1), "annotator": ("int32", -1)},
+}
+FURTHER_ORACLE: dict[str, dict[str, tuple[str, Any]]] = {
+    "ratings": {"clean": ("int8", -1), "flipped": ("bool", False)},
+    "safety_preferences": {
+        "probability": ("float32", np.nan),
+        "clean": ("float32", np.nan),
+        "flipped": ("bool", False),
+    },
+    "episode_safety": {"clean": ("int8", 0), "flipped": ("bool", False)},
+    "non_preferred": {"clean": ("int8", 0)},
 }
 
 
@@ -62,6 +80,41 @@ class SafetyLabels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ratings:
+    """How good a segment was found, alone."""
+
+    segment: IntArray  # (R,), int32
+    label: IntArray  # (R,), int8, from 0, the worst, to the attribute rating_bins - 1
+    annotator: IntArray  # (R,), int32
+
+    def __len__(self) -> int:
+        return len(self.segment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSafety:
+    """Whether a whole episode was found safe."""
+
+    episode: IntArray  # (E,), int32, Minari episode id
+    label: IntArray  # (E,), int8, +1 safe, -1 unsafe
+    annotator: IntArray  # (E,), int32
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonPreferred:
+    """Episodes picked as what not to do; of all others nothing is said."""
+
+    episode: IntArray  # (N,), int32, Minari episode id, each once
+    annotator: IntArray  # (N,), int32
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Oracle:
     """What the simulated teacher knew; for analysis, never for a learner."""
 
@@ -72,6 +125,7 @@ class Oracle:
     preference_flipped: BoolArray  # (P,)
     safety_clean: IntArray  # (M,), int8, label before the flip
     safety_flipped: BoolArray  # (M,)
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)  # GROUP_NAME of FURTHER_ORACLE -> one a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +136,29 @@ class Feedback:
     preferences: Preferences
     safety: SafetyLabels
     oracle: Oracle | None = None
+    ratings: Ratings | None = None
+    safety_preferences: Preferences | None = None  # P(second is the safer one)
+    episode_safety: EpisodeSafety | None = None
+    non_preferred: NonPreferred | None = None
     attributes: dict[str, Any]
+
+
+def further_tables(feedback: Feedback) -> dict[str, dict[str, np.ndarray]]:
+    """The further groups that are there, each as columns of one row a label, with its segments spelt out."""
+    segments, tables = feedback.segments, {}
+    for group_name, layout in FURTHER.items():
+        values = getattr(feedback, group_name)
+        if values is None:
+            continue
+        columns: dict[str, np.ndarray] = {}
+        sides = {"": values.segment} if "segment" in layout else {}
+        if "pair" in layout:
+            sides = {"first_": values.pair[:, 0], "second_": values.pair[:, 1]}
+        for side, rows in sides.items():
+            columns |= {f"{side}{name}": getattr(segments, name)[rows] for name in ("episode", "start", "length")}
+        rest = [name for name in ("episode", "label", "annotator") if name in layout]
+        tables[group_name] = columns | {name: getattr(values, name) for name in rest}
+    return tables
 
 
 def check_feedback(feedback: Feedback) -> None:
@@ -104,6 +180,7 @@ def check_feedback(feedback: Feedback) -> None:
     _require_range("safety/segment", safety.segment, 0, counts["segments"])
     _require_set("safety/label", safety.label, (-1, 1))
     _require_range("safety/annotator", safety.annotator, 0, None)
+    _check_further(feedback)
     if oracle is not None:
         rows = {"segment": "segments", "preference": "preferences", "safety": "safety"}
         for name in LAYOUT["oracle"]:
@@ -112,9 +189,45 @@ def check_feedback(feedback: Feedback) -> None:
         _require_set("oracle/safety_clean", oracle.safety_clean, (-1, 1))
 
 
+def _check_further(feedback: Feedback) -> None:
+    for group_name, layout in FURTHER.items():
+        values = getattr(feedback, group_name)
+        if values is None:
+            continue
+        for name in layout:
+            _require_array(group_name, name, values, len(values))
+        _require_range(f"{group_name}/annotator", values.annotator, 0, None)
+        for name in ("segment", "pair"):
+            if name in layout:
+                _require_range(f"{group_name}/{name}", getattr(values, name), 0, len(feedback.segments))
+        if "episode" in layout:
+            _require_range(f"{group_name}/episode", values.episode, 0, None)
+        if feedback.oracle is not None:
+            for name, (dtype, _) in FURTHER_ORACLE[group_name].items():
+                array = feedback.oracle.further.get(f"{group_name}_{name}")
+                if array is None or array.dtype != np.dtype(dtype) or array.shape != (len(values),):
+                    came = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+                    raise DataError(
+                        f"oracle/{group_name}_{name}: expected {dtype} of shape ({len(values)},), got {came}"
+                    )
+    if feedback.ratings is not None:
+        bins = feedback.attributes.get("rating_bins")
+        if not isinstance(bins, int) or not 2 <= bins <= 100:
+            raise DataError(f"attribute rating_bins: expected a number of bins from 2 to 100, got {bins!r}")
+        _require_range("ratings/label", feedback.ratings.label, 0, bins, "bins")
+    if feedback.safety_preferences is not None:
+        _require_set("safety_preferences/label", feedback.safety_preferences.label, (0.0, 0.5, 1.0))
+    if feedback.episode_safety is not None:
+        _require_set("episode_safety/label", feedback.episode_safety.label, (-1, 1))
+    if feedback.non_preferred is not None:
+        episodes, counts = np.unique(feedback.non_preferred.episode, return_counts=True)
+        if (counts > 1).any():
+            raise DataError(f"non_preferred/episode: episode {episodes[np.argmax(counts)]} is there twice")
+
+
 def _require_array(group_name: str, name: str, values: Any, n_rows: int) -> None:
     array = getattr(values, name)
-    dtype = LAYOUT[group_name][name][0]
+    dtype = (LAYOUT | FURTHER)[group_name][name][0]
     shape = (n_rows, 2) if name == "pair" else (n_rows,)
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         raise DataError(
@@ -130,11 +243,11 @@ def _require_set(name: str, values: np.ndarray, allowed: tuple[float, ...]) -> N
         raise DataError(f"{name}: expected one of {expected}, got {values[first]:g} at index {first}")
 
 
-def _require_range(name: str, values: IntArray, lowest: int, end: int | None) -> None:
+def _require_range(name: str, values: IntArray, lowest: int, end: int | None, what: str = "segments") -> None:
     wrong = values < lowest
     if end is not None:
         wrong |= values >= end
     if wrong.any():
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        expected = f"at least {lowest}" if end is None else f"one of {end} segments"
+        expected = f"at least {lowest}" if end is None else f"one of {end} {what}"
         raise DataError(f"{name}: expected {expected}, got {values[first]} at index {first[0]}")

@@ -13,8 +13,16 @@ from feedbackgen.active import ACTIVE, Active, Ensemble, draw_active_pairs
 from feedbackgen.answers import MAX_ANSWERS, ask_preferences, ask_safety, put_before, rate
 from feedbackgen.episodes import dataset_info, load_outcomes, load_trajectories
 from feedbackgen.errors import DataError, RecipeError
-from feedbackgen.feedback import Feedback, Oracle, Preferences, SafetyLabels, Segments
+from feedbackgen.feedback import FURTHER_ORACLE, Feedback, Oracle, Preferences, SafetyLabels, Segments
 from feedbackgen.files import refuse_existing
+from feedbackgen.further import (
+    compare_safety,
+    judge_episodes,
+    pick_non_preferred,
+    rate_segments,
+    ratings_of,
+    safety_preferences_of,
+)
 from feedbackgen.presets import DEFAULT_TEACHER, Annotator, annotators
 from feedbackgen.provenance import versions
 from feedbackgen.queries import Choice, Pool, at_start, choose, make_pool
@@ -23,6 +31,7 @@ from feedbackgen.store import DEFAULT_NAME, feedback_path, write_feedback
 from feedbackgen.teacher import Judge, check, check_noise, flag
 from feedbackgen.types import BoolArray, FloatArray, IntArray, Outcomes, Trajectories
 
+KINDS = ("preferences", "safety", "ratings", "safety-preferences", "episode-safety", "non-preferred")
 QUERIES = ("uniform", "stratified", *ACTIVE)
 # Of the teacher: what is given here replaces the preset's, in every teacher of a mixture.
 OVERRIDES = (
@@ -47,7 +56,11 @@ class LabelConfig:
     """
 
     n_pairs: int = 10_000  # asked about; a teacher who skips answers fewer
+    kinds: tuple[str, ...] = ("preferences", "safety")  # of `KINDS`
     n_safety: int | None = None  # segments with a safety label; None: as many as pairs, where there are so many
+    n_ratings: int | None = None  # segments with a rating; None: as many as pairs, where there are so many
+    rating_bins: int = 10
+    n_non_preferred: int | None = None  # episodes; None: 50, or as many as are unsafe
     segment_length: int | tuple[int, ...] = 64  # steps; several lengths take turns
     teachers: tuple[str, ...] = (DEFAULT_TEACHER,)  # NAME[+PARAMETER=VALUE]...[:SHARE], see `presets`
     beta: float | None = None  # rationality in 1 / beta_unit, inf never errs
@@ -79,14 +92,28 @@ class LabelConfig:
             ("n_safety", "--safety-labels", 0),
             ("lengths", "--segment-length", 1),
             ("session", "--session", 1),
+            ("n_ratings", "--ratings", 1),
+            ("n_non_preferred", "--non-preferred", 1),
             ("seed", "--seed", 0),
         ):
             given = getattr(self, name)
             for value in given if isinstance(given, tuple) else (given,):
-                if value is None and name == "n_safety":
+                if value is None and name in ("n_safety", "n_ratings", "n_non_preferred"):
                     continue
                 is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
                 check(is_integer and value >= lowest, option, f"an integer >= {lowest}", value)
+        for kind in self.kinds:
+            check(kind in KINDS, "--feedback", f"some of {', '.join(KINDS)}", kind)
+        check(0 < len(set(self.kinds)) == len(self.kinds), "--feedback", "each kind once", ",".join(self.kinds))
+        for name, option, kind in (
+            ("n_safety", "--safety-labels", "safety"),
+            ("n_ratings", "--ratings", "ratings"),
+            ("n_non_preferred", "--non-preferred", "non-preferred"),
+        ):
+            asked = kind in self.kinds or not getattr(self, name)
+            check(asked, f"{option} and --feedback", f"{kind} among the kinds of feedback", ",".join(self.kinds))
+        is_integer = isinstance(self.rating_bins, int) and not isinstance(self.rating_bins, bool)
+        check(is_integer and 2 <= self.rating_bins <= 100, "--rating-bins", "2 to 100", self.rating_bins)
         lengths = self.lengths
         check(0 < len(set(lengths)) == len(lengths), "--segment-length", "each length once", lengths)
         check(
@@ -242,12 +269,12 @@ def label_trajectories(
     """
     if trajectories.rewards is None or trajectories.costs is None:
         raise DataError(f"{dataset}: the teacher needs rewards and costs; load them with with_rewards=True")
-    asked, seed = config.annotators(), config.seed
+    asked, seed, kinds = config.annotators(), config.seed, config.kinds
     pools = []
     for length in config.lengths:
         bound = cost_limit * length / horizon if config.safety_threshold is None else float(config.safety_threshold)
         pools.append(make_pool(trajectories, length, config.choice, bound=bound, dataset=dataset))
-        if config.n_safety != 0 or config.unsafe_share is not None:
+        if (config.n_safety != 0 and "safety" in kinds) or config.unsafe_share is not None:
             options = "--safety-threshold or --cost-limit"
             _require_both_classes(pools[-1], slice(None), f"segments of {dataset}", options)
     pools = [choose(pool, config.choice) for pool in pools]
@@ -255,9 +282,11 @@ def label_trajectories(
         _draw_pairs(config, pool, trajectories, n_pairs, ensemble)
         for pool, n_pairs in zip(pools, _turns(config.n_pairs, len(pools)), strict=True)
     ]
-    n_safety = config.n_safety
-    if n_safety is None:
-        n_safety = min(config.n_pairs, len(pools) * min(pool.most_segments() for pool in pools))
+    if not {"preferences", "safety-preferences"} & set(kinds):
+        pairs = [drawn[:0] for drawn in pairs]
+    most = min(config.n_pairs, len(pools) * min(pool.most_segments() for pool in pools))
+    n_safety = 0 if "safety" not in kinds else most if config.n_safety is None else config.n_safety
+    n_ratings = 0 if "ratings" not in kinds else most if config.n_ratings is None else config.n_ratings
     judged = [
         pool.draw_segments(n_labels, stream(seed, "safety-segments", pool.length))
         for pool, n_labels in zip(pools, _turns(n_safety, len(pools)), strict=True)
@@ -266,12 +295,49 @@ def label_trajectories(
         if len(drawn):
             which = f"drawn segments of {dataset}"
             _require_both_classes(pool, drawn, which, "--unsafe-share, --safety-threshold")
+    rated = [
+        pool.draw_segments(n_rated, stream(seed, "rating-segments", pool.length))
+        for pool, n_rated in zip(pools, _turns(n_ratings, len(pools)), strict=True)
+    ]
     judges = [put_before(asked, pool, trajectories, horizon=horizon, seed=seed) for pool in pools]
-    preferences, preference_statistics = ask_preferences(asked, pools, judges, pairs, seed=seed)
+    if "preferences" in kinds:
+        preferences, preference_statistics = ask_preferences(asked, pools, judges, pairs, seed=seed)
+    else:
+        preferences, preference_statistics = _no_preferences(sum(map(len, pairs))), {}
     safety, safety_statistics = ask_safety(asked, pools, judged, seed=seed)
     share_statistics = _share_statistics(config, pools, pairs, judged)
-    segments, returns, costs, rows = _table(pools, pairs, judged, preferences["answered"])
+    further: dict[str, Any] = {}  # groups of the store
+    told: dict[str, dict[str, np.ndarray]] = {}  # their columns, and what the oracle keeps
+    further_statistics: dict[str, Any] = {}
+    if "ratings" in kinds:
+        told["ratings"], statistics = rate_segments(asked, pools, judges, rated, n_bins=config.rating_bins, seed=seed)
+        further_statistics |= statistics
+    if "safety-preferences" in kinds:
+        told["safety_preferences"], statistics = compare_safety(
+            asked, pools, pairs, trajectories, horizon=horizon, seed=seed
+        )
+        further_statistics |= statistics
+    if {"episode-safety", "non-preferred"} & set(kinds):
+        episode_costs = np.add.reduceat(np.asarray(trajectories.costs), trajectories.starts[:-1])
+        if "episode-safety" in kinds:
+            further["episode_safety"], told["episode_safety"], statistics = judge_episodes(
+                asked, episode_costs, cost_limit=cost_limit, seed=seed
+            )
+            further_statistics |= statistics
+        if "non-preferred" in kinds:
+            further["non_preferred"], told["non_preferred"], statistics = pick_non_preferred(
+                asked, episode_costs, config.n_non_preferred, cost_limit=cost_limit, seed=seed, dataset=dataset
+            )
+            further_statistics |= statistics
+    asked_about = preferences["answered"]
+    if "safety-preferences" in kinds:  # also those that were skipped
+        asked_about = np.ones(len(asked_about), bool)
+    segments, returns, costs, rows = _table(pools, pairs, judged, rated, asked_about)
     pair, judged_rows = _in_turns(rows[0]), _in_turns(rows[1])
+    if "ratings" in kinds:
+        further["ratings"] = ratings_of(told["ratings"], _in_turns(rows[2]))
+    if "safety-preferences" in kinds:
+        further["safety_preferences"] = safety_preferences_of(told["safety_preferences"], pair)
     if not preferences["answered"].all():
         pair = pair[preferences["answered"]]
         preferences = {name: column[preferences["answered"]] for name, column in preferences.items()}
@@ -287,7 +353,9 @@ def label_trajectories(
             preference_flipped=preferences["flipped"],
             safety_clean=safety["clean"],
             safety_flipped=safety["flipped"],
+            further={f"{group}_{name}": told[group][name] for group in told for name in FURTHER_ORACLE[group]},
         ),
+        **further,
         attributes={
             **(attributes or {}),
             "source": "simulated",
@@ -297,6 +365,8 @@ def label_trajectories(
             "cost_limit": float(cost_limit),
             "safety_bound": _one_or_list([float(pool.bound) for pool in pools]),
             "seed": int(seed),
+            "kinds": list(kinds),
+            **({"rating_bins": config.rating_bins} if "ratings" in kinds else {}),
             "teacher": {entry.name: _json(getattr(config, entry.name)) for entry in fields(config)},
             "annotator_parameters": [
                 _parameters(annotator, [before[index] for before in judges]) for index, annotator in enumerate(asked)
@@ -313,9 +383,20 @@ def label_trajectories(
                 **preference_statistics,
                 **safety_statistics,
                 **share_statistics,
+                **further_statistics,
             },
         },
     )
+
+
+def _no_preferences(n_pairs: int) -> dict[str, np.ndarray]:
+    """Columns of pairs that nobody was asked about by return."""
+    columns: dict[str, np.ndarray] = {name: np.zeros(n_pairs, np.float32) for name in ("probability", "clean", "label")}
+    return columns | {
+        "flipped": np.zeros(n_pairs, bool),
+        "answered": np.zeros(n_pairs, bool),
+        "annotator": np.zeros(n_pairs, np.int32),
+    }
 
 
 def _draw_pairs(
@@ -351,24 +432,26 @@ def _in_turns(parts: list[IntArray]) -> IntArray:
 
 
 def _table(
-    pools: list[Pool], pairs: list[IntArray], judged: list[IntArray], answered: BoolArray
-) -> tuple[Segments, FloatArray, FloatArray, tuple[list[IntArray], list[IntArray]]]:
+    pools: list[Pool], pairs: list[IntArray], judged: list[IntArray], rated: list[IntArray], answered: BoolArray
+) -> tuple[Segments, FloatArray, FloatArray, tuple[list[IntArray], list[IntArray], list[IntArray]]]:
     """The table of segments, in which one that is asked about twice stands once, and rows in place of numbers.
 
     Returns:
-        The segments, their returns and costs, and for each pool the rows of its pairs and of its judged segments.
+        The segments, their returns and costs, and for each pool the rows of its pairs, judged and rated segments.
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("episode", "start", "length", "returns", "costs")}
     pair_rows: list[IntArray] = []
     judged_rows: list[IntArray] = []
+    rated_rows: list[IntArray] = []
     n_before = 0
-    for place, (pool, drawn, seen) in enumerate(zip(pools, pairs, judged, strict=True)):
+    for place, (pool, drawn, seen, numbers_rated) in enumerate(zip(pools, pairs, judged, rated, strict=True)):
         asked_about = np.zeros(pool.candidates.n_segments, dtype=bool)
         for first in range(0, len(drawn), MAX_ANSWERS):
             chunk = slice(first, first + MAX_ANSWERS)
             kept = answered[place :: len(pools)][chunk]
             asked_about[drawn[chunk] if kept.all() else drawn[chunk][kept]] = True
         asked_about[seen] = True
+        asked_about[numbers_rated] = True
         numbers = np.flatnonzero(asked_about)
         row_of = np.zeros(len(asked_about), dtype=np.int32)
         row_of[numbers] = np.arange(n_before, n_before + len(numbers), dtype=np.int32)
@@ -377,6 +460,7 @@ def _table(
             rows[first : first + MAX_ANSWERS] = row_of[drawn[first : first + MAX_ANSWERS]]
         pair_rows.append(rows)
         judged_rows.append(row_of[seen])
+        rated_rows.append(row_of[numbers_rated])
         n_before += len(numbers)
         # Numbers ascend, so it is enough to look where each episode begins.
         n_of_episode = np.diff(np.searchsorted(numbers, pool.candidates.offsets))
@@ -388,7 +472,7 @@ def _table(
         columns["costs"].append(pool.costs[numbers])
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     segments = Segments(episode=whole["episode"], start=whole["start"], length=whole["length"])
-    return segments, whole["returns"], whole["costs"], (pair_rows, judged_rows)
+    return segments, whole["returns"], whole["costs"], (pair_rows, judged_rows, rated_rows)
 
 
 def _share_statistics(
@@ -440,7 +524,13 @@ def _without_safety(config: LabelConfig, dataset: str) -> LabelConfig:
             f"safety labels: {dataset} was imported without costs; leave --safety-labels and --unsafe-share out "
             "to ask for preferences alone"
         )
-    return replace(config, n_safety=0)
+    for kind in config.kinds:
+        if kind not in ("preferences", "safety", "ratings"):
+            raise DataError(f"--feedback {kind}: {dataset} was imported without costs; ask for preferences or ratings")
+    kinds = tuple(kind for kind in config.kinds if kind != "safety")
+    if not kinds:
+        raise DataError(f"--feedback safety: {dataset} was imported without costs; ask for preferences or ratings")
+    return replace(config, n_safety=None, kinds=kinds)
 
 
 def _require_both_classes(pool: Pool, numbers: IntArray | slice, which: str, options: str) -> None:

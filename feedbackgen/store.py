@@ -1,10 +1,11 @@
-"""The feedback store, format 1: segments, preferences and safety labels in Zarr; the only importer of zarr.
+"""The feedback store, format 1: segments and what was said about them, in Zarr; the only importer of zarr.
 
 The format is described in docs/data-format.md. A store holds references into a dataset, never its observations, and
 lies at ``<dataset>/feedback/<name>.zarr``.
 """
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,20 @@ from zarr.codecs import ZstdCodec
 
 from feedbackgen.episodes import dataset_info, load_starts, resolve_dataset
 from feedbackgen.errors import DataError, StoreError
-from feedbackgen.feedback import LAYOUT, Feedback, Oracle, Preferences, SafetyLabels, Segments, check_feedback
+from feedbackgen.feedback import (
+    FURTHER,
+    FURTHER_ORACLE,
+    LAYOUT,
+    EpisodeSafety,
+    Feedback,
+    NonPreferred,
+    Oracle,
+    Preferences,
+    Ratings,
+    SafetyLabels,
+    Segments,
+    check_feedback,
+)
 from feedbackgen.files import complete_or_absent, interrupts_held
 from feedbackgen.remote import fetch_feedback, is_url
 
@@ -23,6 +37,12 @@ SCHEMA = "feedbackgen/feedback"
 FORMAT_VERSION = 1
 DEFAULT_NAME = "default"
 NAME = re.compile(r"[-\w]+")
+FURTHER_KINDS = {
+    "ratings": Ratings,
+    "safety_preferences": Preferences,
+    "episode_safety": EpisodeSafety,
+    "non_preferred": NonPreferred,
+}
 REQUIRED_ATTRIBUTES = ("dataset_id", "dataset_fingerprint", "task")
 # A dataset of labels is a few megabytes: one chunk per array up to this many rows.
 CHUNK_ROWS = 1_000_000
@@ -87,12 +107,15 @@ def write_feedback(path: str | Path, feedback: Feedback, *, force: bool = False)
     """
     path = Path(path)
     attributes = {"schema": SCHEMA, "version": FORMAT_VERSION} | feedback.attributes
+    further = [name for name in FURTHER if getattr(feedback, name) is not None]
+    if further:
+        attributes["further"] = further
     _require_attributes(attributes, f"feedback {path}")
     check_feedback(feedback)
     with complete_or_absent(path, force=force) as draft:
         with interrupts_held():
             root = zarr.create_group(draft, zarr_format=3, attributes=attributes)
-        for group_name, layout in LAYOUT.items():
+        for group_name, layout in (LAYOUT | {name: FURTHER[name] for name in further}).items():
             values = getattr(feedback, group_name)
             if values is None:
                 continue
@@ -100,6 +123,13 @@ def write_feedback(path: str | Path, feedback: Feedback, *, force: bool = False)
                 # Array by array, so that Ctrl-C has not to wait for all of them.
                 with interrupts_held():
                     _write_array(root.require_group(group_name), name, getattr(values, name), fill_value)
+        if feedback.oracle is not None:
+            for group_name in further:
+                for name, (_, fill_value) in FURTHER_ORACLE[group_name].items():
+                    full_name = f"{group_name}_{name}"
+                    with interrupts_held():
+                        values = feedback.oracle.further[full_name]
+                        _write_array(root.require_group("oracle"), full_name, values, fill_value)
     return path
 
 
@@ -123,13 +153,21 @@ def open_feedback(feedback: str | Path, *, with_oracle: bool = False) -> Feedbac
     if attributes.get("version") != FORMAT_VERSION:
         raise StoreError(f"{place}: format version {attributes.get('version')}, this release reads {FORMAT_VERSION}")
     _require_attributes(attributes, place)
-    read = {name: _read_group(root, name, place) for name in ("segments", "preferences", "safety")}
-    oracle = _read_group(root, "oracle", place) if with_oracle else None
+    read = {name: _read_group(root, name, LAYOUT[name], place) for name in ("segments", "preferences", "safety")}
+    listed = attributes.get("further", [])
+    if not isinstance(listed, list):
+        raise DataError(f"{place}: attribute further: expected a list of groups, got {listed!r}")
+    further = [str(name) for name in listed if name in FURTHER]
+    oracle = _read_group(root, "oracle", LAYOUT["oracle"], place) if with_oracle else None
+    if oracle is not None:
+        known = {f"{group}_{name}": layout for group in further for name, layout in FURTHER_ORACLE[group].items()}
+        oracle["further"] = _read_group(root, "oracle", known, place)
     content = Feedback(
         segments=Segments(**read["segments"]),
         preferences=Preferences(**read["preferences"]),
         safety=SafetyLabels(**read["safety"]),
         oracle=None if oracle is None else Oracle(**oracle),
+        **{name: FURTHER_KINDS[name](**_read_group(root, name, FURTHER[name], place)) for name in further},
         attributes=attributes,
     )
     try:
@@ -164,6 +202,13 @@ def _require_dataset(feedback: Feedback, path: Path) -> None:
             f"feedback {path}: segment {first} is steps {segments.start[first]} to {ends[first]} of episode {episode}, "
             f"which {there} in {info.dataset_id}; label it again"
         )
+    for name in ("episode_safety", "non_preferred"):
+        values = getattr(feedback, name)
+        if values is not None and len(values) and values.episode.max() >= len(lengths):
+            raise DataError(
+                f"feedback {path}: {name} names episode {values.episode.max()}, which is not among {len(lengths)} "
+                f"episodes in {info.dataset_id}; label it again"
+            )
 
 
 def _open_root(path: Path) -> zarr.Group:
@@ -174,9 +219,9 @@ def _open_root(path: Path) -> zarr.Group:
         raise StoreError(f"feedback {path}: not a readable Zarr v3 group; label the dataset again") from error
 
 
-def _read_group(root: zarr.Group, group_name: str, place: str) -> dict[str, np.ndarray]:
+def _read_group(root: zarr.Group, group_name: str, names: Iterable[str], place: str) -> dict[str, Any]:
     arrays = {}
-    for name in LAYOUT[group_name]:
+    for name in names:
         full_name = f"{group_name}/{name}"
         try:
             with interrupts_held():

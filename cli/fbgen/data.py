@@ -124,8 +124,21 @@ def label(
     equal: Annotated[
         float | None, typer.Option(help="0.5 where returns differ by less than this share of the mean episode's.")
     ] = None,
+    feedback: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND[,KIND...]",
+            help="preferences, safety, ratings, safety-preferences (which is safer), episode-safety, non-preferred "
+            "(episodes not to follow).",
+        ),
+    ] = "preferences,safety",
     safety_labels: Annotated[
         int | None, typer.Option(help="Segments with a safety label; default as many as pairs.")
+    ] = None,
+    ratings: Annotated[int | None, typer.Option(help="Segments with a rating; default as many as pairs.")] = None,
+    rating_bins: Annotated[int, typer.Option(help="A rating is 0, the worst, to this less one.")] = 10,
+    non_preferred: Annotated[
+        int | None, typer.Option(help="Episodes not to follow; default 50, or as many as are unsafe.")
     ] = None,
     cost_limit: Annotated[
         float | None, typer.Option(help="Per episode, scaled to segments; default the task's.")
@@ -169,6 +182,10 @@ def label(
     config = LabelConfig(
         n_pairs=pairs,
         n_safety=safety_labels,
+        kinds=tuple(feedback.split(",")),
+        n_ratings=ratings,
+        rating_bins=rating_bins,
+        n_non_preferred=non_preferred,
         segment_length=_numbers(segment_length, int, "--segment-length"),
         teachers=tuple(teacher or [DEFAULT_TEACHER]),
         beta=beta,

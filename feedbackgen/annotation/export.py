@@ -14,10 +14,11 @@ from feedbackgen.annotation.answers import Answer, Answers, answers_path
 from feedbackgen.annotation.sessions import PREFERENCES, SAFETY
 from feedbackgen.episodes import dataset_info
 from feedbackgen.errors import DataError, RecipeError
-from feedbackgen.feedback import Feedback, Preferences, SafetyLabels, Segments
+from feedbackgen.feedback import FURTHER, Feedback, Preferences, SafetyLabels, Segments
 from feedbackgen.files import refuse_existing
 from feedbackgen.provenance import versions
 from feedbackgen.store import feedback_path, open_feedback, resolve_feedback, write_feedback
+from feedbackgen.types import IntArray
 
 RAW, MAJORITY, DAWID_SKENE = "raw", "majority", "dawid-skene"
 AGGREGATIONS = (RAW, MAJORITY, DAWID_SKENE)
@@ -139,6 +140,7 @@ def joined(parts: Sequence[Feedback]) -> Feedback:
     sources = sorted({str(part.attributes.get("source")) for part in parts})
     kept = ("dataset_id", "dataset_fingerprint", "task", "environment", "segment_length", "horizon", "cost_limit",
             "safety_bound", "seed", "versions")  # fmt: skip
+    further = _joined_further(parts, numbers, annotators)
     pair = [of[part.preferences.pair] for part, of in zip(parts, numbers, strict=True)]
     segment = [of[part.safety.segment] for part, of in zip(parts, numbers, strict=True)]
     return Feedback(
@@ -155,10 +157,12 @@ def joined(parts: Sequence[Feedback]) -> Feedback:
             label=np.concatenate([part.safety.label for part in parts]),
             annotator=np.concatenate([of[part.safety.annotator] for part, of in zip(parts, annotators, strict=True)]),
         ),
+        **further,
         attributes={
             **{key: first[key] for key in kept if key in first},
             "source": sources[0] if len(sources) == 1 else "+".join(sources),
             "annotators": names,
+            **({"rating_bins": _one_of("rating_bins", parts)} if "ratings" in further else {}),
             "parts": [
                 {
                     key: part.attributes.get(key)
@@ -174,6 +178,40 @@ def joined(parts: Sequence[Feedback]) -> Feedback:
             },
         },
     )
+
+
+def _joined_further(
+    parts: Sequence[Feedback], numbers: Sequence[IntArray], annotators: Sequence[IntArray]
+) -> dict[str, Any]:
+    """Further groups, each of all parts that have it."""
+    found = {}
+    for group, layout in FURTHER.items():
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in layout}
+        kind = None
+        for part, segment_of, annotator_of in zip(parts, numbers, annotators, strict=True):
+            values = getattr(part, group)
+            if values is None:
+                continue
+            kind = type(values)
+            for name in layout:
+                array = getattr(values, name)
+                of = {"segment": segment_of, "pair": segment_of, "annotator": annotator_of}.get(name)
+                columns[name].append(array if of is None else of[array])
+        if kind is None:
+            continue
+        joined_columns = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+        if group == "non_preferred":  # each episode once, by whoever picked it first
+            first = np.sort(np.unique(joined_columns["episode"], return_index=True)[1])
+            joined_columns = {name: array[first] for name, array in joined_columns.items()}
+        found[group] = kind(**joined_columns)
+    return found
+
+
+def _one_of(attribute: str, parts: Sequence[Feedback]) -> Any:
+    values = {part.attributes[attribute] for part in parts if attribute in part.attributes}
+    if len(values) > 1:
+        raise DataError(f"merge: the stores differ in their {attribute} ({sorted(values)}); expected the same")
+    return values.pop()
 
 
 def require_same_data(book: Answers, dataset: str | Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from feedbackgen.episodes import DatasetInfo, dataset_info, iterate_episodes, load_trajectories
 from feedbackgen.errors import DataError, MissingDependency
-from feedbackgen.feedback import Feedback
+from feedbackgen.feedback import Feedback, further_tables
 from feedbackgen.files import complete_or_absent
 from feedbackgen.store import open_feedback, resolve_feedback
 from feedbackgen.types import FloatArray
@@ -177,6 +177,7 @@ def _feedback_tables(feedback: Feedback) -> dict[str, dict[str, Any]]:
     return {
         "preferences": {**sides, "label": preferences.label, "annotator": preferences.annotator},
         "safety": {**judged, "label": safety.label, "annotator": safety.annotator},
+        **further_tables(feedback),
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from feedbackgen.episodes import episode_returns, iterate_episodes
 from feedbackgen.errors import MissingDependency
+from feedbackgen.feedback import further_tables
 from feedbackgen.sharing.facts import feedback_stores
 from feedbackgen.store import open_feedback
 
@@ -20,7 +21,8 @@ def label_tables(folder: Path) -> "dict[str, pyarrow.Table]":
     """All tables of a dataset: path inside the bundle -> table.
 
     ``labels/episodes.parquet`` has a row an episode; ``labels/<feedback>-preferences.parquet`` one a preference, with
-    label P(second preferred); ``labels/<feedback>-safety.parquet`` one a safety label, +1 safe and -1 unsafe.
+    label P(second preferred); ``labels/<feedback>-safety.parquet`` one a safety label, +1 safe and -1 unsafe; and so on
+    for further kinds of feedback.
 
     Raises:
         MissingDependency: pyarrow is not installed.
@@ -55,6 +57,9 @@ def label_tables(folder: Path) -> "dict[str, pyarrow.Table]":
         columns = {"episode": segments.episode[rows], "start": segments.start[rows], "length": segments.length[rows]}
         columns |= {"label": safety.label, "annotator": _named(safety.annotator, names)}
         tables[f"labels/{store.stem}-safety.parquet"] = pyarrow.table(columns)
+        for group, further in further_tables(feedback).items():
+            columns = {**further, "annotator": _named(further["annotator"], names)}
+            tables[f"labels/{store.stem}-{group.replace('_', '-')}.parquet"] = pyarrow.table(columns)
     return tables
 
 

@@ -81,6 +81,9 @@ def test_what_was_written_is_read_back(path):
     for group in ("segments", "preferences", "safety", "oracle"):
         for entry in dataclasses.fields(getattr(FEEDBACK, group)):
             one, other = (getattr(getattr(feedback, group), entry.name) for feedback in (FEEDBACK, read))
+            if entry.name == "further":
+                assert one == other == {}
+                continue
             assert np.array_equal(one, other)
             assert one.dtype == other.dtype
     assert read.attributes["schema"] == "feedbackgen/feedback"
