@@ -204,18 +204,22 @@ def serve(contender: str, n_items: int) -> None:
         print(json.dumps([rates, imported, loaded, _peak()]), file=answers, flush=True)
 
 
-def compare(contenders: dict[str, int], n_rounds: int, side: Path | None = None) -> dict[str, dict[str, float]]:
+def compare(
+    contenders: dict[str, int], n_rounds: int, scratch: Path, side: Path | None = None
+) -> dict[str, dict[str, float]]:
     """Let contenders take turns; the median rate of each one's calls per CPU second, and its peak memory in MiB."""
     processes = {}
     for name, n_items in contenders.items():
         python = side / "bin" / "python" if name == "imitation" and side else sys.executable
         process = subprocess.Popen(
-            [python, __file__, "--serve", name, str(n_items)],
+            [python, __file__, "--scratch", scratch, "--serve", name, str(n_items)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
         if process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"{name} did not start; run it alone: {python} {__file__} --serve {name} {n_items}")
+            raise SystemExit(
+                f"{name} did not start; run it alone: {python} {__file__} --scratch {scratch} --serve {name} {n_items}"
+            )
         processes[name] = process
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     figures = {}
@@ -272,19 +276,20 @@ def main() -> None:
           f"call of {options.rounds} rounds; memory above that of the imports")  # fmt: skip
 
     n_pairs = options.pairs
-    pairs = compare({"ours": n_pairs, "ours_on_disk": n_pairs, "imitation": n_pairs}, options.rounds, side)
+    pairs = compare({"ours": n_pairs, "ours_on_disk": n_pairs, "imitation": n_pairs}, options.rounds, scratch, side)
     show("pairs with a preference and a safety label (imitation: preference alone)", pairs)
     to_imitation = pairs["ours"]["per_second"] / pairs["imitation"]["per_second"]
     print(f"  {to_imitation:.0f} times imitation; from disk to disk "
           f"{pairs['ours_on_disk']['per_second'] / pairs['imitation']['per_second']:.0f} times")  # fmt: skip
 
-    many = compare({"ours_on_disk": options.many}, 1)
+    many = compare({"ours_on_disk": options.many}, 1, scratch)
     show(f"{options.many:,} pairs in one call, from disk to disk", many)
 
     drawn = compare(
         {"draw_flat": N_DRAWN, "draw_windows": N_DRAWN, "draw_minari": N_DRAWN, "draw_torch": N_DRAWN,
          "draw_mapped": N_DRAWN},
         max(options.rounds, 5),
+        scratch,
     )  # fmt: skip
     show(f"segments, {N_DRAWN} at a time", drawn)
     flat = drawn["draw_flat"]["per_second"]

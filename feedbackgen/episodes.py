@@ -442,7 +442,7 @@ def _specifications(task: Task, specification: str | None) -> dict[str, str]:
             id=task.gymnasium_id,
             entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
             kwargs={"task": task.name},
-            max_episode_steps=None,
+            max_episode_steps=task.horizon,
         ).to_json()
     elif task.suite == "gymnasium":
         specification = _registered_specification(task)

@@ -178,6 +178,11 @@ def open_feedback(feedback: str | Path, *, with_oracle: bool = False) -> Feedbac
     return content
 
 
+def has_oracle(feedback: str | Path) -> bool:
+    """Whether a store keeps what its teacher knew; people's feedback, for one, has nothing of the kind."""
+    return "oracle" in _open_root(resolve_feedback(feedback))
+
+
 def _require_dataset(feedback: Feedback, path: Path) -> None:
     dataset = path.parent.parent
     if path.parent.name != "feedback":

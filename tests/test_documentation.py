@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from samples import make_dataset
+from samples import DATASET, make_dataset
 
 ROOT = Path(__file__).parents[1]
 FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
@@ -67,6 +67,21 @@ def test_the_loops_of_the_loading_page_run_on_a_small_dataset(tmp_path, monkeypa
     assert result.returncode == 0, result.stderr
     loop = blocks(page, "python")[0].strip().splitlines()
     assert len([line for line in loop if line]) == 5
+
+
+def test_the_commands_of_the_page_on_teachers_run_on_a_small_dataset(tmp_path):
+    make_dataset()
+    page = ROOT / "docs" / "teacher.md"
+    commands = [shlex.split(line, comments=True)[1:] for block in blocks(page, "bash") for line in block.splitlines()]
+    commands = [[word.replace("DATASET", DATASET) for word in command] for command in commands]
+    assert {command[0] for command in commands} == {"label", "inspect"}
+    small = ["--pairs", "1", "--safety-labels", "40", "--segment-length", "8", "--force"]
+    commands = [
+        command + (small if command[0] == "label" else []) for command in commands if "--ensemble" not in command
+    ]
+    code = f"from fbgen.main import app\nfor command in {commands!r}: app(command, standalone_mode=False)"
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_commands_of_the_page_on_other_formats_run_on_a_small_dataset(tmp_path, monkeypatch):

@@ -230,32 +230,27 @@ def label(
 
 def inspect(
     what: Annotated[str, typer.Argument(metavar="X", help="A dataset, or feedback: DATASET/NAME or a .zarr path.")],
-    plot: Annotated[Path | None, typer.Option(help="Of a dataset: scatter plot of return against cost.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a dataset or feedback holds."""
-    from feedbackgen.episodes import dataset_info, episode_returns
+    """Show what a dataset or feedback holds.
+
+    Of feedback: errors requested and realised, the teacher's reliability, margins and ties, how pure safe segments are,
+    what was asked about, and where preference and safety part. Of a dataset: the same of its episodes.
+
+    fbgen inspect feedbackgen/SafetyPointCircle1-v0/mixed-v0/default --plot feedback.png
+    """
+    from feedbackgen.episodes import dataset_info
     from feedbackgen.errors import DataError
-    from feedbackgen.store import open_feedback
 
     try:
         info = dataset_info(what)
     except DataError as error:
         if "not found" not in str(error):
             raise
-        attributes = open_feedback(what).attributes
-        if as_json:
-            print_json(dict(attributes))
-            return
-        print_pairs({key: attributes[key] for key in ("dataset_id", "task", "source", "seed", "cost_limit")})
-        _show_statistics(attributes["statistics"])
+        _inspect_feedback(what, plot, as_json)
         return
-    if as_json:
-        from dataclasses import asdict
-
-        print_json({**asdict(info), "path": str(info.path)})
-        return
-    _show_dataset(info, episode_returns(info.path), plot)
+    _inspect_dataset(info, plot, as_json)
 
 
 def replay(
@@ -301,6 +296,79 @@ def _numbers(words: str, kind, option: str) -> tuple:
         raise typer.BadParameter(f"expected numbers separated by commas, got {words!r}", param_hint=option) from None
 
 
+def _inspect_feedback(what: str, plot: Path | None, as_json: bool) -> None:
+    from feedbackgen.inspection import as_json as in_json
+    from feedbackgen.inspection import inspect_feedback
+
+    found = inspect_feedback(what)
+    attributes = found.attributes
+    if plot is not None:
+        from feedbackgen.plots import plot_feedback
+
+        plot_feedback(found, title=f"{attributes['dataset_id']}, {found.name}", path=plot)
+        say(f"picture in {plot}")
+    if as_json:
+        print_json({**attributes, "inspection": in_json(found)})
+        return
+    keys = ("dataset_id", "task", "source", "seed", "cost_limit")
+    print_pairs({key: attributes[key] for key in keys if key in attributes})
+    _show_statistics({**attributes.get("statistics", {}), **found.rates})
+    low, middle, high = found.margin_quartiles
+    print_pairs(
+        {
+            "margins": f"median {middle:.2f}, middle half {low:.2f} to {high:.2f} deviations of return differences",
+            "ties": f"{found.n_equal_labels} labelled equal, {found.n_equal_returns} of equal returns",
+        }
+    )
+    if found.plane is not None:
+        print_pairs({"coverage": f"{found.plane.n_reached} of {found.plane.n_cells} cells of returns and costs"})
+    _show_purity(found.purity, found.labels)
+
+
+def _inspect_dataset(info, plot: Path | None, as_json: bool) -> None:
+    from feedbackgen.episodes import episode_returns
+    from feedbackgen.inspection import as_json as in_json
+    from feedbackgen.inspection import inspect_dataset
+
+    found = inspect_dataset(info.path)
+    returns, costs, policies = episode_returns(info.path)
+    if plot is not None:
+        from feedbackgen.plots import plot_dataset
+
+        plot_dataset(found, returns, costs, policies, cost_limit=info.cost_limit, title=info.dataset_id, path=plot)
+        say(f"picture in {plot}")
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({**asdict(info), "path": str(info.path), "inspection": in_json(found)})
+        return
+    _show_dataset(info, (returns, costs, policies), None)
+    print_pairs({"episodes": f"{found.lengths.min()} to {found.lengths.max()} steps"})
+    if found.unsafe_better is not None:
+        print_pairs(
+            {
+                "conflict": f"in {found.unsafe_better:.1%} of the pairs of episodes the better one is unsafe, "
+                "the other safe"
+            }
+        )
+        _show_statistics(found.rates)
+    _show_purity(found.purity, {})
+
+
+def _show_purity(purity, labels) -> None:
+    if purity is None:
+        return
+    columns = ["segment length", "unsafe", "safe ones of unsafe episodes"]
+    rows = []
+    for length, unsafe, from_unsafe in zip(purity.lengths, purity.unsafe, purity.from_unsafe, strict=True):
+        row = [str(length), f"{unsafe:.4f}", f"{from_unsafe:.4f}"]
+        if labels:
+            rate = labels.get(int(length))
+            row.append(f"{rate['realised']:.4f} ({rate['low']:.4f} to {rate['high']:.4f})" if rate else "")
+        rows.append(row)
+    print_table([*columns, "labelled safe, of unsafe episodes"] if labels else columns, rows)
+
+
 def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:
     returns, costs, policies = returns_costs_policies
     rows = []
@@ -329,7 +397,9 @@ def _show_dataset(info, returns_costs_policies, plot: Path | None) -> None:
 
 def _show_statistics(statistics) -> None:
     rates = {key: value for key, value in statistics.items() if isinstance(value, dict)}
-    print_pairs({key.replace("_", " "): value for key, value in statistics.items() if key not in rates})
+    counts = {key.replace("_", " "): value for key, value in statistics.items() if key not in rates}
+    if counts:
+        print_pairs(counts)
     rows = [
         (
             name.replace("_", " "),

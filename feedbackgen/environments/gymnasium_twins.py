@@ -51,10 +51,10 @@ def register() -> None:
     """
     for task in TASKS.values():
         if not task.environment and task.gymnasium_id not in registry:
-            # The tasks end themselves at their horizon.
+            # The tasks end themselves at their horizon, but other tools ask the specification for it.
             gymnasium_register(
                 id=task.gymnasium_id,
                 entry_point="feedbackgen.environments.gymnasium_twins:make_twin",
                 kwargs={"task": task.name},
-                max_episode_steps=None,
+                max_episode_steps=task.horizon,
             )

@@ -13,7 +13,7 @@ from feedbackgen.sharing.facts import dataset_facts, feedback_facts, feedback_st
 from feedbackgen.sharing.manifest import NAME, Manifest, differences, parse_manifest
 from feedbackgen.sharing.tables import label_tables
 from feedbackgen.sharing.transfer import Progress, pull
-from feedbackgen.store import open_feedback
+from feedbackgen.store import has_oracle, open_feedback
 
 
 def verify(folder: Path) -> tuple[Manifest, list[str]]:
@@ -55,7 +55,7 @@ def _disagreements(folder: Path, manifest: Manifest) -> Iterator[str]:
         if found != info.fingerprint:
             yield f"data/main_data.hdf5: fingerprint {found[:16]}…, {metadata} states {info.fingerprint[:16]}…"
         for store in feedback_stores(folder):
-            open_feedback(store, with_oracle=True)
+            open_feedback(store, with_oracle=has_oracle(store))
         facts = {"dataset": dataset_facts(folder), "feedback": feedback_facts(folder)}
         tables = label_tables(folder)
     except (DataError, StoreError) as error:

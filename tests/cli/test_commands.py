@@ -93,6 +93,19 @@ def test_the_main_job_from_collection_to_report(fbgen, tmp_path):
     assert len(json.loads(Path("report.json").read_text())["summaries"]) == 2
 
 
+def test_feedback_and_datasets_are_inspected_as_tables_pictures_and_json(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 60, "--segment-length", "4,8", "--noise", 0.1)
+    code, out, _ = fbgen("inspect", f"{DATASET}/default", "--plot", "pictures/feedback.png")
+    assert code == 0 and "unsafe preferred to safe" in out and "cells of returns and costs" in out
+    code, out, _ = fbgen("inspect", DATASET, "--plot", "pictures/dataset.png")
+    assert code == 0 and "safe ones of unsafe episodes" in out
+    assert {path.name for path in Path("pictures").iterdir()} == {"feedback.png", "dataset.png"}
+    for what, part in ((f"{DATASET}/default", "errors"), (DATASET, "cost_over_time")):
+        found = json.loads(fbgen("inspect", what, "--json")[1])
+        assert {"purity", "rates", part} <= found["inspection"].keys() and found["dataset_id"] == DATASET
+
+
 @pytest.mark.simulator
 def test_parallel_evaluation_gives_the_serial_result(fbgen):
     make_dataset()
