@@ -1,7 +1,10 @@
 """Collection: equal bytes whatever the workers and interruptions; complete or absent."""
 
 import hashlib
+import multiprocessing
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import minari
 import numpy as np
@@ -35,6 +38,19 @@ def test_two_workers_write_the_bytes_of_one(tmp_path):
     assert file_hash(serial) == file_hash(parallel)
     metadata = [(info.path / "data/metadata.json").read_text() for info in (serial, parallel)]
     assert metadata[0] == metadata[1]
+
+
+@pytest.mark.parametrize("task", ["SafetyDoggoGoal2-v0", "SafetyRacecarPush2-v0"])
+def test_a_worker_needs_less_than_150_mb(task):
+    peaks = []
+
+    def read_peaks(done, total):
+        for worker in multiprocessing.active_children():
+            peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker.pid}/status").read_text()).group(1)))
+
+    short = replace(RECIPE, task=task, policies={"random": 1.0}, n_episodes=32, max_episode_steps=10)
+    collect(short, workers=2, progress=read_peaks)
+    assert 30_000 < max(peaks) < 150_000  # numpy and MuJoCo alone take more than the first
 
 
 def test_an_episode_is_the_rollout_of_its_own_seed_and_stream():

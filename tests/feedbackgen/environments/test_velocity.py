@@ -35,6 +35,6 @@ def test_a_batch_is_upstreams_to_the_last_bit(name):
                 steps += 1
                 ended = terminated or steps == task.horizon
                 assert came.truncated[0] == (steps == task.horizon)
-            np.testing.assert_array_equal(batch.get_state(lane), simulator_state(reference.model, reference.data))
+                np.testing.assert_array_equal(batch.get_state(lane), simulator_state(reference.model, reference.data))
         reference.close()
     batch.close()
