@@ -253,6 +253,20 @@ def inspect(
     _inspect_dataset(info, plot, as_json)
 
 
+def _agreement(feedback: str) -> list:
+    """How far people agree, where the feedback is theirs and their answers lie beside it."""
+    from feedbackgen.annotation.answers import answers_path
+    from feedbackgen.store import resolve_feedback
+
+    store = resolve_feedback(feedback)
+    dataset = store.parent.parent
+    if not answers_path(dataset, store.stem).is_file():
+        return []
+    from feedbackgen.annotation.agreement import agreement
+
+    return agreement(dataset, store.stem)
+
+
 def replay(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Minari id, or path.")],
     episode: Annotated[int, typer.Argument(metavar="EPISODE", help="Its number, from 0.")],
@@ -307,8 +321,12 @@ def _inspect_feedback(what: str, plot: Path | None, as_json: bool) -> None:
 
         plot_feedback(found, title=f"{attributes['dataset_id']}, {found.name}", path=plot)
         say(f"picture in {plot}")
+    measures = _agreement(what)
     if as_json:
-        print_json({**attributes, "inspection": in_json(found)})
+        from dataclasses import asdict
+
+        people = {"agreement": [asdict(measure) for measure in measures]} if measures else {}
+        print_json({**attributes, "inspection": in_json(found), **people})
         return
     keys = ("dataset_id", "task", "source", "seed", "cost_limit")
     print_pairs({key: attributes[key] for key in keys if key in attributes})
@@ -323,6 +341,10 @@ def _inspect_feedback(what: str, plot: Path | None, as_json: bool) -> None:
     if found.plane is not None:
         print_pairs({"coverage": f"{found.plane.n_reached} of {found.plane.n_cells} cells of returns and costs"})
     _show_purity(found.purity, found.labels)
+    if measures:
+        from fbgen.people import show_agreement
+
+        show_agreement(measures)
 
 
 def _inspect_dataset(info, plot: Path | None, as_json: bool) -> None:

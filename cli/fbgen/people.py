@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fbgen.show import print_json, print_pairs, say
+from fbgen.show import print_json, print_pairs, print_table, say
 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -127,6 +127,41 @@ def export(
         {key.replace("_", " "): value for key, value in summary.statistics.items() if not isinstance(value, dict)}
     )
     say(f"stored in {summary.path}")
+
+
+@annotate.command("report")
+def report(dataset: Dataset, feedback: Session = "human", as_json: Json = False) -> None:
+    """Say how far the annotators agree, so far: `fbgen annotate report DATASET`; `fbgen inspect` says it too.
+
+    With each other, with the questions whose answer was known, and with the dataset's rewards and costs.
+    """
+    from dataclasses import asdict
+
+    from feedbackgen.annotation.agreement import agreement
+
+    measures = agreement(dataset, feedback)
+    if as_json:
+        print_json({"agreement": [asdict(measure) for measure in measures]})
+        return
+    if not measures:
+        say("no answers yet")
+        return
+    show_agreement(measures)
+
+
+def show_agreement(measures) -> None:
+    rows = [
+        (
+            measure.kind,
+            measure.name,
+            measure.of,
+            "-" if measure.value is None else f"{measure.value:.3f}",
+            "-" if measure.low is None else f"{measure.low:.3f} to {measure.high:.3f}",
+            measure.n,
+        )
+        for measure in measures
+    ]
+    print_table(("asked", "measure", "of", "value", "95 % interval", "n"), rows)
 
 
 @annotate.command("merge")
