@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean bench-collect bench-label docs release-check
+.PHONY: demo test check format clean bench-annotate bench-collect bench-label docs release-check
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,9 @@ format: $(INSTALLED)
 # Benchmarks: by hand, on a quiet machine; they print ratios. ARGS passes flags on.
 bench-collect: $(INSTALLED)
 	$(BIN)/python benchmarks/collect.py $(ARGS)
+
+bench-annotate: $(INSTALLED)
+	$(BIN)/python benchmarks/annotate.py $(ARGS)
 
 bench-label: $(INSTALLED)
 	$(BIN)/python benchmarks/label.py $(ARGS)

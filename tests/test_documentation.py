@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,40 @@ def test_the_page_on_publishing_runs_against_servers_on_loopback(bucket, hub):
     label = "fbgen label feedbackgen/SafetyPointCircle1-v0/tour-v0 --pairs 50 --segment-length 16"
     before = [f"{collect} tour", f"{collect} more --seed 1", label]
     run_all([*before, *(command.replace("s3://bucket/datasets", bucket) for command in commands)])
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+def test_the_page_on_asking_people_runs_with_someone_who_answers():
+    commands = commands_of(ROOT / "docs" / "annotating.md")
+    serving = [command for command in commands if command.split()[1] == "annotate" and "--invite" in command]
+    assert len(serving) == 1 and len(commands) >= 8
+    first = commands.index(serving[0])
+    run_all(commands[:first])
+    server = subprocess.Popen([*FBGEN, *shlex.split(serving[0])[1:]], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout.readline().startswith("open http://127.0.0.1:")
+        address, key = server.stdout.readline().split()[-1].split("#key=")
+        answer_everything(address, key)
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+    run_all(commands[first + 1 :])
+
+
+def answer_everything(address: str, key: str) -> None:
+    import httpx
+
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+        state = client.get("/api/state").raise_for_status().json()
+        assert client.get(f"/api/clip/{state['asked']['query']}/0").raise_for_status().content[4:8] == b"ftyp"
+        while (asked := state["asked"]) is not None:
+            # Both sides come up, and so do both classes.
+            answer = {"preferences": ("left", "right"), "safety": ("safe", "unsafe")}[asked["kind"]][
+                asked["position"] % 2
+            ]
+            body = {"query": asked["query"], "answer": answer, "seconds": 1.0, "request": f"question-{asked['query']}"}
+            state = client.post("/api/answer", json=body).raise_for_status().json()
 
 
 def commands_of(page: Path) -> list[str]:

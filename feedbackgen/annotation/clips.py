@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +26,7 @@ from feedbackgen.video import write_video
 CLIP_VERSION = 1  # of how clips are made; another one leaves the cache alone
 DEFAULT_SIZE = 360  # pixels, wide and high
 LEAST_SIZE, MOST_SIZE = 64, 1080
+MAX_EXPECTED = 256  # clips that are rendered ahead of those who answer
 NICENESS = 10  # of the process that renders
 
 
@@ -192,7 +192,7 @@ class ClipRoom:
         self._dataset, self._fingerprint, self._length, self._size = str(info.path), info.fingerprint, length, size
         self._cache = clips_root() if cache is None else cache
         self._waiting: dict[Clip, Future[Path]] = {}  # someone looks at an empty frame; the latest is served first
-        self._expected: deque[Clip] = deque()
+        self._expected: dict[Clip, None] = {}  # in the order of asking
         self._ahead = iter([self._clip(*clip) for clip in ahead])
         self._change = threading.Condition()
         self._closed = False
@@ -223,7 +223,9 @@ class ClipRoom:
         with self._change:
             for clip in (self._clip(*clip) for clip in clips):
                 if clip not in self._expected and not self._path(clip).is_file():
-                    self._expected.append(clip)
+                    self._expected[clip] = None
+            while len(self._expected) > MAX_EXPECTED:  # whoever waited for the oldest is past it
+                self._expected.pop(next(iter(self._expected)))
             self._change.notify()
 
     def close(self) -> None:
@@ -280,7 +282,9 @@ class ClipRoom:
                 if self._waiting:
                     return next(reversed(self._waiting))
                 if self._expected:
-                    return self._expected.popleft()
+                    first = next(iter(self._expected))
+                    del self._expected[first]
+                    return first
                 if (clip := next(self._ahead, None)) is not None:
                     return clip
                 self._change.wait()

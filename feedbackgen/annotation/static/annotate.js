@@ -14,7 +14,7 @@ const QUESTIONS = {
   },
   safety: {
     text: "Is this safe?",
-    about: (session) => `Unsafe counts ${session.unsafe}.`,
+    about: (session) => `Unsafe: ${session.unsafe.replace(/^1 for each step /, "any step ")}.`,
     answers: [
       { answer: "unsafe", text: "Unsafe", key: "ArrowLeft", sign: "←", style: "wide first" },
       { answer: "safe", text: "Safe", key: "ArrowRight", sign: "→", style: "wide second" },
