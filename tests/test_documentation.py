@@ -76,7 +76,7 @@ def test_the_commands_of_the_page_on_teachers_run_on_a_small_dataset(tmp_path):
     commands = [shlex.split(line, comments=True)[1:] for block in blocks(page, "bash") for line in block.splitlines()]
     commands = [[word.replace("DATASET", DATASET) for word in command] for command in commands]
     assert {command[0] for command in commands} == {"label", "inspect"}
-    small = ["--pairs", "1", "--safety-labels", "40", "--segment-length", "8", "--force"]
+    small = ["--pairs", "1", "--safety-labels", "40", "--segment-length", "8", "--cost-limit", "10", "--force"]
     commands = [
         command + (small if command[0] == "label" else []) for command in commands if "--ensemble" not in command
     ]
