@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from feedbackgen.environments import make_env
-from feedbackgen.environments.gl import choose_gl
+from feedbackgen.environments.gl import prepare_drawing
 from feedbackgen.episodes import dataset_info, load_episode
 from feedbackgen.errors import DataError, FeedbackgenError, RecipeError, StoreError
 from feedbackgen.files import refuse_existing
@@ -104,7 +104,6 @@ class Studio:
     """Draws clips, one after the other; keeps the environment and the latest episode."""
 
     def __init__(self):
-        choose_gl()
         self._env = None
         self._episode: tuple[tuple[str, int], Episode] | None = None
 
@@ -138,6 +137,7 @@ class Studio:
     def _environment(self, task: str):
         if self._env is None or self._env.task != task:
             self.close()
+            prepare_drawing(task)
             self._env = make_env(task)
         return self._env
 

@@ -9,7 +9,7 @@ from feedbackgen.annotation.answers import Answers, answers_path, create_answers
 from feedbackgen.annotation.clips import DEFAULT_SIZE, ClipRoom
 from feedbackgen.annotation.export import require_same_data
 from feedbackgen.annotation.sessions import Judge, SessionConfig, make_plan
-from feedbackgen.environments.gl import choose_gl
+from feedbackgen.environments.gl import prepare_drawing
 from feedbackgen.episodes import dataset_info, episode_returns, load_outcomes
 from feedbackgen.errors import MissingDependency, RecipeError
 
@@ -97,7 +97,7 @@ def annotate(
             f"annotating needs FastAPI and uvicorn ({error.name} is missing): pip install 'feedbackgen[annotate]'"
         ) from error
     door = Door(host=host, port=port, token=token)
-    choose_gl()
+    prepare_drawing(dataset_info(dataset).task)
     answers = open_session(dataset, name, wishes)
     room = None
     try:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from feedbackgen.errors import MissingDependency
+from feedbackgen.tasks import TASKS
 
 BACKENDS = ("egl", "osmesa")  # the faster first
 PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current()"
@@ -35,6 +36,16 @@ def choose_gl() -> str:
         "no GL library draws without a display (tried MUJOCO_GL=egl and osmesa); install one "
         "(Debian: apt install libegl1 libgl1-mesa-dri, or libosmesa6)"
     )
+
+
+def prepare_drawing(task: str) -> None:
+    """`choose_gl`, for the tasks that MuJoCo draws; Bullet needs no OpenGL.
+
+    Raises:
+        MissingDependency: no library draws.
+    """
+    if task not in TASKS or TASKS[task].suite != "bullet-safety-gym":
+        choose_gl()
 
 
 def _draws(backend: str) -> bool:

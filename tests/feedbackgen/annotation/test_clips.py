@@ -11,7 +11,7 @@ from feedbackgen.episodes import dataset_info, iterate_episodes, write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError
 from feedbackgen.recipe import Recipe, mixture
 
-NAVIGATION, VELOCITY = "SafetyPointCircle1-v0", "SafetyHopperVelocity-v1"
+NAVIGATION, VELOCITY, BULLET = "SafetyPointCircle1-v0", "SafetyHopperVelocity-v1", "SafetyCarRun-v0"
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,19 @@ def test_a_replay_reproduces_every_observation_and_shows_what_the_recorded_state
 
 
 @pytest.mark.simulator
-@pytest.mark.parametrize("task", [NAVIGATION, VELOCITY])
+def test_a_replay_of_bullet_reproduces_every_observation_and_draws_the_same_without_opengl(monkeypatch):
+    # Drawn while nothing else can draw; a replay that gives another observation would be refused.
+    monkeypatch.setattr("feedbackgen.environments.gl.BACKENDS", ())
+    monkeypatch.delenv("MUJOCO_GL")
+    info = collected(BULLET)
+    once, again = frames_of(info), frames_of(info)
+    assert once.shape == (6, 64, 64, 3)
+    np.testing.assert_array_equal(once, again)
+    assert (once[0] != once[-1]).any()
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("task", [NAVIGATION, VELOCITY, BULLET])
 def test_a_replay_that_differs_in_the_last_bit_of_one_observation_is_refused(task):
     info = collected(task)
     episodes = list(iterate_episodes(info.dataset_id))
