@@ -75,6 +75,25 @@ def test_a_batch_is_upstreams_to_the_last_bit(name):
     batch.close()
 
 
+@pytest.mark.parametrize("kind", ["Goal2", "Button2", "Push2", "Circle2", "Run0"])
+def test_one_environment_is_upstreams_to_the_last_bit(kind):
+    name = f"SafetyCar{kind}-v0"
+    env, reference = make_env(name), Reference(get_task(name), 0)
+    for seed in SEEDS[:2]:
+        observation, _ = env.reset(seed=seed)
+        np.testing.assert_array_equal(observation, reference.reset(seed))
+        for reference.n_steps in range(150):
+            action = reference.act()
+            *came, info = env.step(action)
+            *expected, upstreams = reference.env.step(action)
+            np.testing.assert_array_equal(came[0], expected[0])
+            assert came[1:] == [float(expected[1]), float(expected[2]), *expected[3:]]
+            assert info == {term: float(upstreams.get(term, 0.0)) for term in info}
+            np.testing.assert_array_equal(env.data.qpos, reference.env.task.data.qpos)
+            np.testing.assert_array_equal(env.data.qvel, reference.env.task.data.qvel)
+    env.close()
+
+
 def compare(reference, action, batch, lane, transitions, index) -> None:
     observation, reward, cost, terminated, truncated, info = reference.env.step(action)
     place = f"lane {lane}, step {reference.n_steps}"
