@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean bench-annotate bench-collect bench-label docs release-check
+.PHONY: demo test check format clean bench-annotate bench-collect bench-label docs release-check interop
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -38,6 +38,10 @@ docs: $(INSTALLED)
 # What a release must pass: builds, contents, and the whole job in empty environments outside the repository.
 release-check: $(INSTALLED)
 	$(BIN)/python tools/release_check.py $(ARGS)
+
+# imitation, d3rlpy and torchrl load what we write, in environments of their own; their output goes into docs/interop.md.
+interop: $(INSTALLED)
+	$(BIN)/python tools/interop.py $(ARGS)
 
 # The simulators' packages pin versions that no current Python installs: they come last, without their dependencies;
 # then a browser for the test of the annotation page, where npm is at hand.

@@ -165,7 +165,8 @@ def check_feedback(feedback: Feedback) -> None:
     """Check what a store promises of its arrays, the dataset aside.
 
     Raises:
-        DataError: an array has a wrong dtype or shape, a label is outside its set, or a reference points nowhere.
+        DataError: an array has a wrong dtype or shape, a label is outside its set, a reference points nowhere, the
+            segments of a pair overlap, or an annotator was asked the same twice.
     """
     segments, preferences, safety, oracle = feedback.segments, feedback.preferences, feedback.safety, feedback.oracle
     counts = {"segments": len(segments.episode), "preferences": len(preferences.pair), "safety": len(safety.segment)}
@@ -180,6 +181,10 @@ def check_feedback(feedback: Feedback) -> None:
     _require_range("safety/segment", safety.segment, 0, counts["segments"])
     _require_set("safety/label", safety.label, (-1, 1))
     _require_range("safety/annotator", safety.annotator, 0, None)
+    _require_apart(segments, preferences.pair)
+    pairs = np.sort(preferences.pair, axis=1).astype(np.int64)
+    _require_once("preferences/pair", pairs[:, 0] * counts["segments"] + pairs[:, 1], preferences.annotator)
+    _require_once("safety/segment", safety.segment.astype(np.int64), safety.annotator)
     _check_further(feedback)
     if oracle is not None:
         rows = {"segment": "segments", "preference": "preferences", "safety": "safety"}
@@ -251,3 +256,28 @@ def _require_range(name: str, values: IntArray, lowest: int, end: int | None, wh
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
         expected = f"at least {lowest}" if end is None else f"one of {end} {what}"
         raise DataError(f"{name}: expected {expected}, got {values[first]} at index {first[0]}")
+
+
+def _require_apart(segments: Segments, pair: IntArray) -> None:
+    first, second = pair[:, 0], pair[:, 1]
+    starts, ends = segments.start, segments.start.astype(np.int64) + segments.length
+    overlap = segments.episode[first] == segments.episode[second]
+    overlap &= np.maximum(starts[first], starts[second]) < np.minimum(ends[first], ends[second])
+    if overlap.any():
+        row = int(np.argmax(overlap))
+        raise DataError(
+            f"preferences/pair: expected segments that share no step, got {first[row]} and {second[row]} at index {row}"
+        )
+
+
+def _require_once(name: str, asked: IntArray, annotator: IntArray) -> None:
+    """Refuse an annotator who was asked the same twice; ``asked`` numbers the questions."""
+    for index in np.unique(annotator).tolist():
+        rows = np.flatnonzero(annotator == index)
+        order = rows[np.argsort(asked[rows], kind="stable")]
+        again = np.flatnonzero(np.diff(asked[order]) == 0)
+        if len(again):
+            first, second = order[again[0]], order[again[0] + 1]
+            raise DataError(
+                f"{name}: expected each question once of an annotator, got the same at indices {first} and {second}"
+            )

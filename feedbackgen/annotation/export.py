@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -134,6 +135,9 @@ def joined(parts: Sequence[Feedback]) -> Feedback:
     annotators = []
     for part in parts:
         own = [str(entry) for entry in part.attributes.get("annotators", ["unknown"])]
+        if part.attributes.get("source") == "simulated":
+            # Each store has simulated teachers of its own, though they are called alike.
+            own = [_not_among(names, entry) for entry in own]
         names += [entry for entry in own if entry not in names]
         annotators.append(np.array([names.index(entry) for entry in own], dtype=np.int32))
     first = parts[0].attributes
@@ -212,6 +216,11 @@ def _one_of(attribute: str, parts: Sequence[Feedback]) -> Any:
     if len(values) > 1:
         raise DataError(f"merge: the stores differ in their {attribute} ({sorted(values)}); expected the same")
     return values.pop()
+
+
+def _not_among(names: Sequence[str], name: str) -> str:
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in names)
 
 
 def require_same_data(book: Answers, dataset: str | Path) -> None:

@@ -17,6 +17,9 @@ from feedbackgen.types import Episode
 
 TASK = get_task("SafetyPointCircle1-v0")
 DATASET = "feedbackgen/tiny-v0"
+APART = "preferences/pair: expected segments that share no step"
+TWICE = {"segment": np.int32([2, 2]), "label": np.int8([1, -1]), "annotator": np.int32([0, 0])}
+ONCE = ": expected each question once of an annotator, got the same at indices 0 and 1"
 FEEDBACK = Feedback(
     segments=Segments(episode=np.int32([0, 0, 1]), start=np.int32([0, 6, 2]), length=np.int32([4, 4, 4])),
     preferences=Preferences(
@@ -261,6 +264,10 @@ def test_a_wrong_dtype_or_shape_is_refused(path):
         ("safety", {"segment": np.int32([-1])}, "safety/segment: expected one of 3 segments, got -1 at index 0"),
         ("safety", {"annotator": np.int32([-2])}, "safety/annotator: expected at least 0, got -2 at index 0"),
         ("segments", {"length": np.int32([4, 0, 4])}, "segments/length: expected at least 1, got 0 at index 1"),
+        ("preferences", {"pair": np.int32([[0, 1], [2, 2]])}, APART + ", got 2 and 2 at index 1"),
+        ("segments", {"start": np.int32([0, 3, 2])}, APART + ", got 0 and 1 at index 0"),
+        ("preferences", {"pair": np.int32([[0, 1], [1, 0]])}, "preferences/pair" + ONCE),
+        ("safety", TWICE, "safety/segment" + ONCE),
         ("oracle", {"safety_clean": np.int8([2])}, "oracle/safety_clean: expected one of -1, 1, got 2 at index 0"),
     ],
 )  # fmt: skip
@@ -269,6 +276,11 @@ def test_an_entry_outside_its_set_is_not_written(path, group, arrays, message):
         write(path, with_array(group, **arrays))
     assert str(refusal.value).startswith(message)
     assert not path.exists()
+
+
+def test_two_annotators_may_be_asked_the_same(path):
+    both = {"pair": np.int32([[0, 1], [1, 0]]), "annotator": np.int32([0, 1])}
+    assert len(open_feedback(write(path, with_array("preferences", **both))).preferences) == 2
 
 
 @pytest.mark.parametrize(

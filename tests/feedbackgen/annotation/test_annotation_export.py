@@ -120,6 +120,16 @@ def test_people_and_the_simulated_teacher_merge_into_one_store():
         assert (merged.segments.episode[pair] == episode).all() and (merged.segments.start[pair] == start).all()
 
 
+def test_simulated_teachers_of_two_stores_stay_two_when_they_merge():
+    make_dataset()
+    for name, noise in (("one", 0.0), ("two", 0.3)):
+        label(DATASET, LabelConfig(n_pairs=30, segment_length=8, noise=noise), name=name)  # the same pairs
+    merged = open_feedback(merge_feedback([f"{DATASET}/one", f"{DATASET}/two"], "both"))
+    assert merged.attributes["annotators"] == ["calibrated", "calibrated (2)"]
+    assert merged.preferences.annotator.tolist() == [0] * 30 + [1] * 30
+    assert merged.preferences.pair[:30].tolist() == merged.preferences.pair[30:].tolist()
+
+
 def test_stores_of_different_segment_lengths_do_not_merge():
     make_dataset()
     for length in (5, 10):
