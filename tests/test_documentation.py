@@ -38,11 +38,14 @@ def test_the_readmes_tour_runs_as_it_stands():
 
 
 @pytest.mark.simulator
-def test_the_collecting_pages_replay_runs_as_it_stands():
+def test_the_collecting_pages_replay_and_own_policies_run_as_they_stand():
     page = ROOT / "docs" / "collecting.md"
-    commands = blocks(page, "bash")[-1].splitlines()
-    assert [command.split()[1] for command in commands] == ["collect", "replay"]
-    for command, cut in zip(commands, (["--max-episode-steps", "20"], ["--size", "64"]), strict=True):
+    for code in blocks(page, "python"):
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+    commands = [command for block in blocks(page, "bash")[-2:] for command in block.splitlines()]
+    assert [command.split()[1] for command in commands] == ["collect", "replay", "collect"]
+    for command in commands:
+        cut = {"collect": ["--max-episode-steps", "20"], "replay": ["--size", "64"]}[command.split()[1]]
         result = subprocess.run([*FBGEN, *shlex.split(command)[1:], *cut], capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 

@@ -51,7 +51,7 @@ def _times(rows: FloatArray, weight: FloatArray) -> FloatArray:
     return np.matmul(rows[:, None, :], weight)[:, 0]
 
 
-def save_mlp(policy: MLPPolicy, path: Path, *, half: bool = False) -> None:
+def save_mlp(policy: MLPPolicy, path: str | Path, *, half: bool = False) -> None:
     """Write a weight file in float32; with ``half`` the layers take float16."""
     header = {
         "kind": NETWORK,

@@ -14,9 +14,10 @@ FORMAT_VERSION = 1
 NETWORK, CONTROLLER = "network", "controller"
 
 
-def write_weight_file(path: Path, header: dict, arrays: dict[str, FloatArray]) -> None:
+def write_weight_file(path: str | Path, header: dict, arrays: dict[str, FloatArray]) -> None:
     """Write header and arrays, in the precision they have; the same ones give the same bytes, whole or not at all."""
     values: dict[str, Any] = {"header": json.dumps({"format_version": FORMAT_VERSION, **header}), **arrays}
+    path = Path(path)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, **values)
