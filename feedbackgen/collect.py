@@ -64,7 +64,7 @@ def collect(
     jobs = list_jobs(recipe)  # a bad name must fail before anything is written
     if ray is not None:
         require_answer(ray)
-    with writing_to(target), _only_writer(partial):
+    with writing_to(target), _only_writer(partial), _kept_if_begun(partial):
         refuse_existing(target, force=force)  # another writer may have ended just now
         _prepare(partial, recipe, resume)
         if target.exists():
@@ -191,6 +191,17 @@ def _remove(partial: Path) -> None:
     if partial.is_dir():
         partial.rename(remains)
         shutil.rmtree(remains)
+
+
+@contextmanager
+def _kept_if_begun(partial: Path) -> Iterator[None]:
+    """After an error before the first episode had ended there is nothing to resume, and no folder is left."""
+    try:
+        yield
+    except Exception:
+        if not (partial / REPLACES).exists() and not any(partial.glob("*.npz")):
+            _remove(partial)
+        raise
 
 
 @contextmanager

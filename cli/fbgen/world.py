@@ -85,7 +85,10 @@ def list_policies(
         print_json({"policies": entries})
         return
     if not infos:
-        say(f"{task} ships no policies yet: use `random`; `fbgen policies train TASK` makes some for DSRL's tasks")
+        say(
+            f"{task} ships no policies yet: use `random`; `fbgen policies train TASK` makes some for DSRL's "
+            "Safety-Gymnasium tasks"
+        )
         return
     rows = [
         (

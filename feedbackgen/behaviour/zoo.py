@@ -80,8 +80,8 @@ def shipped_weights(task: str, name: str) -> Path:
     names = ["random", *(info.name for info in list_policies(task))]
     if len(names) == 1:
         raise PolicyError(
-            f"unknown policy {name!r}: {task} ships none yet; use random, a weight file, or "
-            f"`fbgen policies train {task}`"
+            f"unknown policy {name!r}: {task} ships none yet; use random or a weight file; `fbgen policies train TASK` "
+            "makes some for DSRL's Safety-Gymnasium tasks"
         )
     near = get_close_matches(name, names, n=3) or names
     raise PolicyError(f"unknown policy {name!r} for {task}; did you mean {', '.join(near)}?")

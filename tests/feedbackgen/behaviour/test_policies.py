@@ -92,5 +92,5 @@ def test_a_policy_that_does_not_exist_is_refused_in_one_line(spec, message):
 
 
 def test_a_task_without_policies_says_what_can_be_used():
-    with pytest.raises(PolicyError, match=r"SafetyAntRun0-v0 ships none yet; use random, a weight file"):
+    with pytest.raises(PolicyError, match=r"SafetyAntRun0-v0 ships none yet; use random or a weight file; .*DSRL's"):
         load_policy("SafetyAntRun0-v0", "expert")

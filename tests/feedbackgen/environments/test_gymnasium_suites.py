@@ -176,9 +176,10 @@ def test_an_environment_of_ones_own_is_collected_replayed_and_made_again_by_mina
         ("SlopeAbsent-v0", TaskError, "unknown task 'SlopeAbsent-v0'; .* MODULE:ID names an environment of your own"),
     ],
 )
-def test_an_environment_that_cannot_be_collected_is_refused(own, name, error, message):
+def test_an_environment_that_cannot_be_collected_is_refused_and_nothing_left(own, datasets, name, error, message):
     with pytest.raises(error, match=message):
         collect(Recipe(task=name, policies={"random": 1.0}, n_episodes=1))
+    assert not [path for path in datasets.rglob("*") if path.is_file()]
 
 
 class SafeMetaDriveEnv:
