@@ -181,10 +181,8 @@ def check_feedback(feedback: Feedback) -> None:
     _require_range("safety/segment", safety.segment, 0, counts["segments"])
     _require_set("safety/label", safety.label, (-1, 1))
     _require_range("safety/annotator", safety.annotator, 0, None)
-    _require_apart(segments, preferences.pair)
-    pairs = np.sort(preferences.pair, axis=1).astype(np.int64)
-    _require_once("preferences/pair", pairs[:, 0] * counts["segments"] + pairs[:, 1], preferences.annotator)
-    _require_once("safety/segment", safety.segment.astype(np.int64), safety.annotator)
+    _require_pairs("preferences/pair", segments, preferences)
+    _require_once("safety/segment", safety.segment, safety.annotator)
     _check_further(feedback)
     if oracle is not None:
         rows = {"segment": "segments", "preference": "preferences", "safety": "safety"}
@@ -207,6 +205,11 @@ def _check_further(feedback: Feedback) -> None:
                 _require_range(f"{group_name}/{name}", getattr(values, name), 0, len(feedback.segments))
         if "episode" in layout:
             _require_range(f"{group_name}/episode", values.episode, 0, None)
+        if "pair" in layout:
+            _require_pairs(f"{group_name}/pair", feedback.segments, values)
+        elif group_name != "non_preferred":
+            of = "segment" if "segment" in layout else "episode"
+            _require_once(f"{group_name}/{of}", getattr(values, of), values.annotator)
         if feedback.oracle is not None:
             for name, (dtype, _) in FURTHER_ORACLE[group_name].items():
                 array = feedback.oracle.further.get(f"{group_name}_{name}")
@@ -258,16 +261,19 @@ def _require_range(name: str, values: IntArray, lowest: int, end: int | None, wh
         raise DataError(f"{name}: expected {expected}, got {values[first]} at index {first[0]}")
 
 
-def _require_apart(segments: Segments, pair: IntArray) -> None:
-    first, second = pair[:, 0], pair[:, 1]
+def _require_pairs(name: str, segments: Segments, asked: Any) -> None:
+    """Refuse a pair whose segments share a step, and one that an annotator was asked about twice, in either order."""
+    first, second = asked.pair[:, 0], asked.pair[:, 1]
     starts, ends = segments.start, segments.start.astype(np.int64) + segments.length
     overlap = segments.episode[first] == segments.episode[second]
     overlap &= np.maximum(starts[first], starts[second]) < np.minimum(ends[first], ends[second])
     if overlap.any():
         row = int(np.argmax(overlap))
         raise DataError(
-            f"preferences/pair: expected segments that share no step, got {first[row]} and {second[row]} at index {row}"
+            f"{name}: expected segments that share no step, got {first[row]} and {second[row]} at index {row}"
         )
+    lower, higher = np.minimum(first, second), np.maximum(first, second)
+    _require_once(name, lower.astype(np.int64) * len(segments) + higher, asked.annotator)
 
 
 def _require_once(name: str, asked: IntArray, annotator: IntArray) -> None:

@@ -470,7 +470,8 @@ def _table(
         columns["length"].append(np.full(len(numbers), pool.length, dtype=np.int32))
         columns["returns"].append(pool.returns[numbers])
         columns["costs"].append(pool.costs[numbers])
-    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    # One length is the rule: its columns are not copied.
+    whole = {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in columns.items()}
     segments = Segments(episode=whole["episode"], start=whole["start"], length=whole["length"])
     return segments, whole["returns"], whole["costs"], (pair_rows, judged_rows, rated_rows)
 

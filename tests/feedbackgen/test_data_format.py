@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from samples import DATASET, make_dataset
 
 from feedbackgen.annotation.export import merge_feedback
-from feedbackgen.feedback import LAYOUT
-from feedbackgen.label import LabelConfig, label
+from feedbackgen.feedback import FURTHER, LAYOUT
+from feedbackgen.label import KINDS, LabelConfig, label
 from feedbackgen.store import REQUIRED_ATTRIBUTES, open_feedback, resolve_feedback
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data-format.md").read_text()
@@ -26,6 +26,7 @@ CONFIGS = {
     "mixture": {"teachers": ("oracle:0.5", "mistake:0.5"), "unsafe_share": 0.5, "start_share": 0.3},
     "threshold": {"safety_threshold": 2.0, "teachers": ("bpref-code",), "drift": 0.1},
     "preferences": {"n_safety": 0},
+    "all": {"kinds": KINDS, "rating_bins": 5, "cost_limit": 10.0},
 }
 
 
@@ -68,7 +69,10 @@ def test_the_pages_tables_name_every_array_and_attribute(stores):
     for group, arrays in LAYOUT.items():
         for array, (dtype, _) in arrays.items():
             assert re.search(rf"\| `{group}/{array}` \| {dtype} ", PAGE), f"{group}/{array}"
-    for attribute in open_feedback(stores[0]).attributes:
+    for group, arrays in FURTHER.items():
+        for array in arrays.keys() - {"annotator"}:
+            assert f"| `{group}/{array}` | {arrays[array][0]} " in PAGE, f"{group}/{array}"
+    for attribute in open_feedback(stores[list(CONFIGS).index("all")]).attributes:
         assert f"`{attribute}`" in PAGE, attribute
 
 
