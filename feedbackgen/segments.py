@@ -203,7 +203,10 @@ def draw_pairs(
             found[first : first + n_rows] = good.any(axis=1)
             pairs[rows] = drawn[np.arange(len(rows)), good.argmax(axis=1)]
         left_out = missing[~found]
-        missing = np.union1d(left_out, _come_again(pairs, left_out, pools.n)).astype(missing.dtype)
+        # Those of earlier rounds differ, and none drawn now is among them.
+        drawn_now = pairs if len(missing) == n_pairs else pairs[missing]
+        again = missing[_come_again(drawn_now, np.flatnonzero(~found), pools.n)]
+        missing = np.union1d(left_out, again).astype(missing.dtype)
         if len(missing) == 0:
             return pairs
         known = _keys(pairs, pools.n)
