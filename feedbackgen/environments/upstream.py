@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import types
 import warnings
@@ -85,6 +86,18 @@ def load_velocity_class(name: str) -> type:
     return VelocityEnv
 
 
+def _name_glfw() -> None:
+    """Tell glfw, which upstream imports, where its library is.
+
+    It would try each it finds in a process of its own, which complains on stderr where ours is ended meanwhile.
+    """
+    spec = importlib.util.find_spec("glfw")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        library = Path(folder) / "x11" / "libglfw.so"
+        if library.is_file():
+            os.environ.setdefault("PYGLFW_LIBRARY", str(library))
+
+
 @contextmanager
 def _importable() -> Iterator[None]:
     """Import below the upstream package without running its ``__init__``, and let dataclasses take array defaults."""
@@ -98,6 +111,8 @@ def _importable() -> Iterator[None]:
         package.__path__ = [str(folder)]
         package.__file__ = str(folder / "__init__.py")
         sys.modules["safety_gymnasium"] = package
+    if "glfw" not in sys.modules:
+        _name_glfw()
     original = dataclasses.dataclass
     dataclasses.dataclass = _dataclass_with_array_defaults
     try:

@@ -154,3 +154,17 @@ except SimulatorMissing as error: print(error)
     assert f"needs the simulator ({package} is not installed): pip install 'feedbackgen[sim]'" in result.stdout
     assert "pip install --no-deps safety-gymnasium==1.0.0" in result.stdout
     assert issubclass(SimulatorMissing, ImportError)
+
+
+def test_upstream_is_imported_without_a_process_that_looks_for_glfw():
+    # It would outlive a worker that is ended meanwhile, and complain on stderr.
+    code = (
+        "import subprocess, sys\n"
+        "def refuse(*arguments, **options): raise AssertionError(arguments)\n"
+        "subprocess.Popen = refuse\n"
+        "from feedbackgen import make_env\n"
+        "make_env('SafetyHopperVelocity-v1').reset(seed=0)\n"
+        "assert 'glfw' in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
