@@ -50,6 +50,12 @@ def test_the_collecting_pages_replay_and_own_policies_run_as_they_stand():
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
+def test_the_commands_of_the_page_on_policies_run():
+    commands = commands_of(ROOT / "docs" / "policies.md")
+    assert [command.split()[1] for command in commands] == ["policies", "policies"]
+    run_all(commands)
+
+
 @pytest.mark.simulator
 def test_the_python_of_the_environments_page_runs():
     for code in blocks(ROOT / "docs" / "environments.md", "python"):
@@ -80,9 +86,7 @@ def test_the_commands_of_the_page_on_teachers_run_on_a_small_dataset(tmp_path):
     commands = [[word.replace("DATASET", DATASET) for word in command] for command in commands]
     assert {command[0] for command in commands} == {"label", "inspect"}
     small = ["--pairs", "1", "--safety-labels", "40", "--segment-length", "8", "--cost-limit", "10", "--force"]
-    commands = [
-        command + (small if command[0] == "label" else []) for command in commands if "--ensemble" not in command
-    ]
+    commands = [command + (small if command[0] == "label" else []) for command in commands]
     code = f"from fbgen.main import app\nfor command in {commands!r}: app(command, standalone_mode=False)"
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -190,6 +194,19 @@ def test_each_page_with_commands_or_code_is_run_by_a_test():
     for page in (ROOT / "docs").glob("*.md"):
         if blocks(page, "bash") or blocks(page, "python"):
             assert f'"{page.stem}"' in tests or f'"{page.name}"' in tests, f"{page.name} has commands that no test runs"
+
+
+def test_no_block_of_a_page_escapes_the_tests():
+    """They run each line that begins with fbgen, and all Python: nothing else may stand in a block to be run."""
+    installing = {"make demo", "make test", "pip install 'feedbackgen[all]'"}
+    installing |= {"pip install --no-deps safety-gymnasium==1.0.0"}
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        fences = re.findall(r"^[ \t]*(?:```|~~~)([^\n]*)$", page.read_text(), flags=re.MULTILINE)
+        assert set(fences[::2]) <= {"", "bash", "python"} and set(fences[1::2]) <= {""}, f"{page.name}: {fences}"
+        assert fences.count("bash") + fences.count("python") == len(blocks(page, "bash") + blocks(page, "python"))
+        for line in "".join(blocks(page, "bash")).splitlines():
+            shown = line.partition("#")[0].strip()
+            assert line.startswith("fbgen ") or shown in installing, f"{page.name}: no test runs {line!r}"
 
 
 def test_the_readmes_two_commands_are_targets_of_the_makefile():
