@@ -26,6 +26,7 @@ from feedbackgen.recipe import Recipe, load_recipe
 from feedbackgen.store import feedback_path
 from feedbackgen.workers import worker_pool
 from presa.evaluation import EVALUATION_FILE, evaluate, read_evaluation, read_provenance
+from presa.methods import method_name
 from presa.training import resolve_config, train
 
 SHIPPED = Path(__file__).parent / "benchmarks"
@@ -121,7 +122,9 @@ class Cell:
         return f"noise{noise}-pairs{self.n_pairs}-length{self.segment_length}-unsafe{unsafe}-seed{self.seed}"
 
     def folder(self, out: Path) -> Path:
-        return out / "runs" / Path(self.task).stem / self.feedback / Path(self.method.replace(":", "-")).stem
+        method, _, preset = self.method.partition(":")
+        name = f"{method_name(method)}-{preset}" if preset else method_name(method)
+        return out / "runs" / Path(self.task).stem / self.feedback / name
 
     def labelling(self) -> LabelConfig:
         """What its teacher is asked."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from feedbackgen.errors import DataError, MissingDependency, OutputExists, Recip
 from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
 from feedbackgen.store import open_feedback, resolve_feedback
-from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, presa, reference
 from presa.batch import LearningData, dataset_learning_data, feedback_hash
 from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, save_state
 from presa.cloning import BLOCK
 from presa.configuration import configuration_text, configured, read_configuration
+from presa.methods import Learner, find_method, method_hash, method_name
 
 STATE_FILE = "training_state.safetensors"
 RUN_FILES = (POLICY_FILE, STATE_FILE, "config.toml", "provenance.json", "metrics.csv", "evaluation.json")
@@ -34,30 +34,16 @@ COLUMNS = (
     "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
     "utility_centre", "log_ratio_safe",
 )  # fmt: skip
-SAME_RUN = ("method", "seed", "dataset_fingerprint", "feedback_sha256")  # what a resumed run must share
+SAME_RUN = (
+    "method",
+    "method_sha256",
+    "seed",
+    "dataset_fingerprint",
+    "feedback_sha256",
+)  # of a resumed run
 PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
 
 Progress = Callable[[int, int], None]  # updates done, of how many
-
-
-class Method(NamedTuple):
-    """What there is to know of an algorithm to run it."""
-
-    config: type
-    presets: dict[str, Any]
-    learner: type
-
-
-METHODS = {
-    "bc": Method(bc.BCConfig, bc.PRESETS, bc.BehaviourCloning),
-    "bc-safe": Method(bc_safe.BCSafeConfig, bc_safe.PRESETS, bc_safe.SafeBehaviourCloning),
-    "reference": Method(reference.ReferenceConfig, reference.PRESETS, reference.Reference),
-    "cpl": Method(cpl.CPLConfig, cpl.PRESETS, cpl.CPL),
-    "cpl-safety-first": Method(
-        cpl_safety_first.CPLSafetyFirstConfig, cpl_safety_first.PRESETS, cpl_safety_first.CPLSafetyFirst
-    ),
-    "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
-}
 
 
 def train(
@@ -76,7 +62,7 @@ def train(
     """Train a policy from a feedback store and the dataset it belongs to.
 
     Args:
-        method: one of METHODS.
+        method: one of `presa.methods.METHODS`, or the path of a file that holds one of your own.
         feedback: path of a store, or ``DATASET[/NAME]``.
         seed: of the network and the minibatches.
         config: a preset, a TOML file, or values over the default preset; values may name their ``preset``.
@@ -102,13 +88,14 @@ def train(
     store = resolve_feedback(feedback)
     labels, info = open_feedback(store), dataset_info(store.parent.parent)
     if out is None:
-        out = Path("runs") / info.task / f"{store.stem}-{method}-{preset}-seed{seed}"
+        out = Path("runs") / info.task / f"{store.stem}-{method_name(method)}-{preset}-seed{seed}"
     if not resume and not force:
         _refuse_existing(out)
     batch = dataset_learning_data(info, labels, mapped=mapped)
     # The dataset's returns are for whoever evaluates; the learner gets `batch` alone.
     provenance = {
-        "method": method,
+        "method": method_name(method),
+        "method_sha256": method_hash(method),
         "preset": preset,
         "seed": seed,
         "task": info.task,
@@ -121,7 +108,16 @@ def train(
         "feedback": str(store),
         "feedback_sha256": feedback_hash(labels),
     }
-    return fit(batch, configuration, provenance, out=out, resume=resume, force=force, progress=progress)
+    return fit(
+        batch,
+        configuration,
+        provenance,
+        learner=find_method(method).learner,
+        out=out,
+        resume=resume,
+        force=force,
+        progress=progress,
+    )
 
 
 def resolve_config(
@@ -132,9 +128,7 @@ def resolve_config(
     Raises:
         RecipeError: an unknown method, preset or key, or a value out of range.
     """
-    if method not in METHODS:
-        raise RecipeError(f"unknown method {method!r}; {_nearest(method, METHODS)}")
-    presets = METHODS[method].presets
+    presets = find_method(method).presets
     values: dict[str, Any] = {}
     if isinstance(config, Mapping):
         values = dict(config)
@@ -157,33 +151,37 @@ def fit(
     provenance: Mapping[str, Any],
     *,
     out: Path,
+    learner: type[Learner] | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train on data in memory; ``provenance`` names at least method, seed and task. Raises as `train` does."""
+    """Train on data in memory; ``provenance`` names at least method, seed and task. Raises as `train` does.
+
+    The learner is that of the method, unless one is given.
+    """
     if not resume and not force:
         _refuse_existing(out)
     method, seed = provenance["method"], provenance["seed"]
     with _one_deterministic_thread():
-        learner = METHODS[method].learner(data, config, seed)
-        first = _begin(out, learner, config, provenance, resume=resume and not force)
+        learning = (learner or find_method(method).learner)(data, config, seed)
+        first = _begin(out, learning, config, provenance, resume=resume and not force)
         if first is None:
             return out
         rows, phase = [], ""
         with _tensorboard(out, first) as writer:
-            for step in range(first, learner.n_steps):
-                phase, values = learner.update(step)
+            for step in range(first, learning.n_steps):
+                phase, values = learning.update(step)
                 rows.append(values)
-                if (step + 1) % LOG_EVERY == 0 or step + 1 == learner.n_steps:
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == learning.n_steps:
                     _log(out, writer, step + 1, phase, rows)
                     rows = []
                     if (step + 1) % SAVE_EVERY == 0:
-                        save_state(out / STATE_FILE, learner.state(), {"step": step + 1})
+                        save_state(out / STATE_FILE, learning.state(), {"step": step + 1})
                     if progress is not None:
-                        progress(step + 1, learner.n_steps)
-        _require_finite_parameters(learner)
-        save_policy(out / POLICY_FILE, learner.policy, data, task=provenance["task"], method=method)
+                        progress(step + 1, learning.n_steps)
+        _require_finite_parameters(learning)
+        save_policy(out / POLICY_FILE, learning.policy, data, task=provenance["task"], method=method)
         (out / STATE_FILE).unlink(missing_ok=True)
     return out
 

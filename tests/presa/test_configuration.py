@@ -4,7 +4,8 @@ import pytest
 
 from feedbackgen.errors import RecipeError
 from presa.configuration import configuration_text, configured
-from presa.training import METHODS, resolve_config
+from presa.methods import METHODS
+from presa.training import resolve_config
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -31,7 +32,7 @@ def test_a_file_lies_over_the_preset_it_names(tmp_path):
     ("method", "config", "overrides", "message"),
     [
         ("pressa", None, None, "unknown method 'pressa'; did you mean presa"),
-        ("ppo", None, None, f"unknown method 'ppo'; there are {', '.join(METHODS)}"),
+        ("ppo", None, None, f"unknown method 'ppo'; there are {', '.join(METHODS)}, or the file of your own, NAME.py"),
         ("presa", "papr", None, "no preset 'papr', nor is there such a file; did you mean paper"),
         ("presa", "absent.toml", None, "absent.toml: no such file"),
         ("presa", {"preset": "papr"}, None, "no preset 'papr'; did you mean paper"),
