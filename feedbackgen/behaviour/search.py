@@ -104,11 +104,45 @@ STAGES_OF = {
         ),
     ),
 }
+# Where so much stands or roams that even the safe expert's episodes cost more than the limit.
+CROWDED = {
+    "SafetyPointGoal2-v0",
+    "SafetyCarGoal2-v0",
+    "SafetyCarButton1-v0",
+    "SafetyPointButton2-v0",
+    "SafetyCarButton2-v0",
+    "SafetyPointPush2-v0",
+    "SafetyCarPush2-v0",
+}
+WIDE_BERTH = {"caution": 4.0, "lookahead": 1.6, "hazard_radius": 0.4, "gremlin_radius": 0.8, "button_radius": 0.2}
+TIMID = Stage(
+    name="timid",
+    source="safe-expert",
+    penalty=2.0,
+    n_trials=8,
+    n_tried=12,
+    n_confirmed=24,
+    guesses=(
+        {
+            "caution": 4.0,
+            "lookahead": 1.0,
+            "hazard_radius": 0.4,
+            "vase_radius": 0.35,
+            "pillar_radius": 0.4,
+            "gremlin_radius": 0.6,
+            "speed": 0.6,
+        },
+        WIDE_BERTH,
+        WIDE_BERTH | {"speed": 1.4},
+        WIDE_BERTH | {"hazard_radius": 0.6, "speed": 0.1},
+    ),
+)
 SEEKING = {"caution": -0.5, "lookahead": 0.8, "hazard_radius": 0.3}  # drawn to what others avoid
-VARIANTS = {  # those whose changes a task's controller does not know are left out
+VARIANTS = {  # left out where a task's controller does not know what changes, or its plan the stage
     "careful-expert": Variant(source="expert", towards="safe-expert"),
     "wary-expert": Variant(source="expert", towards="safe-expert", share=0.8),
     "shy-expert": Variant(source="safe-expert", changes=SHY),
+    "guarded-expert": Variant(source="safe-expert", towards="timid"),
     # The Swimmer's: the safe one with larger strokes; half-way to the reckless one lies no gait at all.
     "brave-expert": Variant(source="safe-expert", changes={"gain": 0.06}),
     "daring-expert": Variant(source="safe-expert", changes={"gain": 0.07}),
@@ -119,6 +153,12 @@ VARIANTS = {  # those whose changes a task's controller does not know are left o
     "novice": Variant(source="expert", speed=0.25),
     "poor": Variant(source="expert", speed=0.08),
 }
+
+
+def stages_for(task: str) -> tuple[Stage, ...]:
+    """The searches planned for a task."""
+    stages = STAGES_OF.get(get_task(task).kind, STAGES)
+    return (*stages, TIMID) if task in CROWDED else stages
 
 
 def search_population(
@@ -148,10 +188,15 @@ def search_population(
     """
     ranges = parameters_of(task)
     if stages is None:
-        stages = STAGES_OF.get(get_task(task).kind, STAGES)
+        stages = stages_for(task)
     out.mkdir(parents=True, exist_ok=True)
     found = _read_progress(out, task, seed)
-    variants = {name: each for name, each in variants.items() if each.changes.keys() <= ranges.keys()}
+    names = {stage.name for stage in stages} | {None}
+    variants = {
+        name: each
+        for name, each in variants.items()
+        if each.changes.keys() <= ranges.keys() and {each.source, each.towards} <= names
+    }
     n_total = sum(stage.n_tried * stage.n_trials for stage in stages) + n_episodes * (len(stages) + len(variants))
     n_done = 0
 
