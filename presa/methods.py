@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from feedbackgen.errors import RecipeError
-from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, presa, reference
+from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, presa, reference, trac
 from presa.policy import GaussianPolicy
 
 
@@ -54,6 +54,7 @@ METHODS = {
     "cpl-safety-first": Method(
         cpl_safety_first.CPLSafetyFirstConfig, cpl_safety_first.PRESETS, cpl_safety_first.CPLSafetyFirst
     ),
+    "trac": Method(trac.TraCConfig, trac.PRESETS, trac.TraC),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
 }
 

@@ -33,6 +33,7 @@ COLUMNS = (
     "step", "phase", "loss", "log_likelihood", "preference_loss", "preference_accuracy", "preference_accuracy_safe",
     "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
     "utility_centre", "log_ratio_safe",
+    "classification_accuracy", "utility_desirable", "utility_undesirable",
 )  # fmt: skip
 SAME_RUN = (
     "method",
