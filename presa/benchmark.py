@@ -328,6 +328,7 @@ def _rows(out: Path, cell: Cell) -> Iterator[dict[str, Any]]:
     about |= {name: provenance[name] for name in ("cost_limit", "return_min", "return_max", "dataset_id")}
     about |= {name: provenance[name] for name in ("dataset_fingerprint", "feedback_sha256")} | times
     about |= {
+        "sees_rewards": provenance.get("sees_rewards", False),
         "config": config,
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
         "versions": json.dumps(provenance["versions"], sort_keys=True),

@@ -21,6 +21,7 @@ from presa.comparison import (
     safe_only_return,
     stratified_interval,
 )
+from presa.report import method_label
 
 OURS = "presa"  # compared with every other method
 FACTOR_NAMES = {
@@ -36,7 +37,7 @@ class Run:
     """One evaluated run, its episodes' means."""
 
     task: str
-    method: str  # with its preset, unless that is the default
+    method: str  # with its preset, unless that is the default, and whether it sees the true rewards
     seed: int
     feedback: tuple[float, ...]  # values of FACTORS
     return_: float
@@ -173,7 +174,7 @@ def _run(rows: list[dict]) -> Run:
     times = [first["train_seconds"], first["evaluate_seconds"]]
     return Run(
         task=first["task"],
-        method=first["method"] if first["preset"] == "default" else f"{first['method']} ({first['preset']})",
+        method=method_label(first["method"], first["preset"], first.get("sees_rewards", False)),
         seed=first["seed"],
         feedback=tuple(first[factor] for factor in FACTORS),
         return_=float(returns.mean()),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +15,27 @@ from torch import Tensor
 from feedbackgen.errors import StoreError
 from feedbackgen.files import writing_to
 from feedbackgen.types import FloatArray
-from presa.batch import OBSERVATION_CLIP, LearningData
+from presa.batch import OBSERVATION_CLIP
 from presa.policy import GaussianPolicy
 
 FORMAT_VERSION = 1
 POLICY_FILE = "policy.safetensors"
+
+
+class Standardisation(Protocol):
+    """What of the data a policy needs to act on raw observations."""
+
+    @property
+    def observation_mean(self) -> FloatArray: ...  # (O,)
+
+    @property
+    def observation_std(self) -> FloatArray: ...  # (O,)
+
+    @property
+    def action_low(self) -> FloatArray: ...  # (A,)
+
+    @property
+    def action_high(self) -> FloatArray: ...  # (A,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +71,7 @@ class TrainedPolicy:
         return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
 
 
-def save_policy(path: Path, policy: GaussianPolicy, data: LearningData, *, task: str, method: str) -> None:
+def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, task: str, method: str) -> None:
     """Write a policy file; it appears complete or not at all."""
     layers = [layer for layer in policy.network if isinstance(layer, torch.nn.Linear)]
     arrays = {
@@ -120,19 +137,23 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
     return {name: torch.from_numpy(values) for name, values in arrays.items()}, header
 
 
-def training_tensors(policy: GaussianPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and the state of Adam, flat."""
+def training_tensors(policy: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+    """Parameters and the state of Adam, flat; a target network has no optimizer."""
     tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    if optimizer is None:
+        return tensors
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     return tensors
 
 
 def load_training_tensors(
-    state: Mapping[str, Tensor], policy: GaussianPolicy, optimizer: torch.optim.Optimizer
+    state: Mapping[str, Tensor], policy: torch.nn.Module, optimizer: torch.optim.Optimizer | None
 ) -> None:
     """Put parameters and the state of Adam back."""
     policy.load_state_dict(_below(state, "policy."))
+    if optimizer is None:
+        return
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _below(state, "optimizer.").items():
         index, _, moment = name.partition(".")

@@ -113,12 +113,12 @@ def safe_segment_weights(data: LearningData) -> FloatArray:
     return np.cumsum(changes[:-1])
 
 
-def new_policy(data: LearningData, config, seed: int) -> GaussianPolicy:
-    """A fresh network for the shapes of the data; ``config`` is a PolicyConfig."""
+def new_policy(data, config, seed: int) -> GaussianPolicy:
+    """A fresh network for the shapes of the data, with rewards or without; ``config`` is a PolicyConfig."""
     return GaussianPolicy(data.observations.shape[1], data.actions.shape[1], config, seed)
 
 
-def adam(policy: GaussianPolicy, learning_rate: float) -> torch.optim.Adam:
+def adam(policy: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(policy.parameters(), lr=learning_rate, fused=True)
 
 

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from feedbackgen.errors import RecipeError
-from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, presa, reference, trac
+from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, cpq, presa, reference, trac
 from presa.policy import GaussianPolicy
 
 
 class Learner(Protocol):
-    """An algorithm at work, built as ``learner(data, config, seed)`` from a `presa.batch.LearningData`."""
+    """An algorithm at work, built as ``learner(data, config, seed)`` from a `presa.batch.LearningData`.
+
+    One that sees rewards is built from a `presa.true_rewards.RewardedData` instead.
+    """
 
     n_steps: int  # updates in all
     policy: GaussianPolicy  # what is saved after the last
@@ -44,6 +47,7 @@ class Method(NamedTuple):
     config: type  # a frozen dataclass; its fields may be dataclasses in turn
     presets: Mapping[str, Any]  # configurations by name, ``default`` among them
     learner: type  # a `Learner`
+    sees_rewards: bool = False  # True: it learns from the true rewards and costs, for reference only
 
 
 METHODS = {
@@ -56,6 +60,7 @@ METHODS = {
     ),
     "trac": Method(trac.TraCConfig, trac.PRESETS, trac.TraC),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
+    "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True),
 }
 
 

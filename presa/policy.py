@@ -38,8 +38,7 @@ class GaussianPolicy(nn.Module):
     def __init__(self, observation_dim: int, action_dim: int, config: PolicyConfig, seed: int):
         super().__init__()
         self.std = config.std
-        self.network = _mlp([observation_dim, *config.hidden_sizes, action_dim])
-        _initialise(self.network, torch.Generator().manual_seed(derived_seed(seed, "policy")))
+        self.network = mlp([observation_dim, *config.hidden_sizes, action_dim], derived_seed(seed, "policy"))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Mean actions in [-1, 1], (..., A)."""
@@ -60,11 +59,14 @@ def log_probs(
     return torch.cat([policy.log_prob(*part) for part in parts])
 
 
-def _mlp(sizes: Sequence[int]) -> nn.Sequential:
+def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:
+    """Linear layers with rectifiers between them, initialised as torch does but from a seed of their own."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [skip_init(nn.Linear, inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    network = nn.Sequential(*layers[:-1])
+    _initialise(network, torch.Generator().manual_seed(seed))
+    return network
 
 
 def _initialise(network: nn.Sequential, generator: torch.Generator) -> None:

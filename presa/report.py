@@ -34,6 +34,12 @@ class Summary:
     normalised_return: float  # (R - R_min) / (R_max - R_min), with the dataset's extremes, as DSRL
     normalised_cost: float  # C / limit
     cost_limit: float
+    sees_rewards: bool = False  # the method learnt from true rewards and costs, not from feedback
+
+    @property
+    def label(self) -> str:
+        """The method, with its preset unless that is the default, and marked if it sees the true rewards."""
+        return method_label(self.method, self.preset, self.sees_rewards)
 
     @property
     def safe(self) -> bool:
@@ -59,6 +65,13 @@ def summarise(runs: Sequence[str | Path]) -> list[Summary]:
             )
         group.append((provenance, evaluation))
     return [_summarise(group) for group in groups.values()]
+
+
+def method_label(method: str, preset: str, sees_rewards: bool) -> str:
+    """What a method is called beside others."""
+    notes = [preset] if preset != "default" else []
+    notes += ["true rewards"] if sees_rewards else []
+    return f"{method} ({', '.join(notes)})" if notes else method
 
 
 def bootstrap_interval(samples: Sequence[Sequence[float]], *, seed: int = 0, confidence: float = 0.95) -> Interval:
@@ -98,7 +111,6 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
         panel.axvline(limit, color="#2a9d5c", linewidth=1, linestyle="--")
         for summary in shown:
             index = methods.index((summary.method, summary.preset))
-            label = summary.method if summary.preset == "default" else f"{summary.method} ({summary.preset})"
             panel.errorbar(
                 summary.cost_mean,
                 summary.return_mean,
@@ -108,7 +120,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
                 color=f"C{index}",
                 markersize=7,
                 capsize=3,
-                label=label,
+                label=summary.label,
             )
         panel.set(xlabel=f"cost of an episode (limit {limit:g})", title=f"{task}\nfeedback {feedback}")
         highest_cost = max(limit, *(summary.cost_interval[1] for summary in shown))
@@ -145,6 +157,7 @@ def _summarise(group: list[tuple[dict, Evaluation]]) -> Summary:
         normalised_return=(return_mean - provenance["return_min"]) / spread if spread > 0 else 0.0,
         normalised_cost=cost_mean / limit if limit > 0 else cost_mean + 1.0,
         cost_limit=limit,
+        sees_rewards=provenance.get("sees_rewards", False),
     )
 
 

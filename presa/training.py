@@ -24,6 +24,7 @@ from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, 
 from presa.cloning import BLOCK
 from presa.configuration import configuration_text, configured, read_configuration
 from presa.methods import Learner, find_method, method_hash, method_name
+from presa.true_rewards import RewardedData, dataset_rewarded_data
 
 STATE_FILE = "training_state.safetensors"
 RUN_FILES = (POLICY_FILE, STATE_FILE, "config.toml", "provenance.json", "metrics.csv", "evaluation.json")
@@ -34,6 +35,7 @@ COLUMNS = (
     "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
     "utility_centre", "log_ratio_safe",
     "classification_accuracy", "utility_desirable", "utility_undesirable",
+    "value", "cost_value", "cost_value_limit",
 )  # fmt: skip
 SAME_RUN = (
     "method",
@@ -92,8 +94,13 @@ def train(
         out = Path("runs") / info.task / f"{store.stem}-{method_name(method)}-{preset}-seed{seed}"
     if not resume and not force:
         _refuse_existing(out)
-    batch = dataset_learning_data(info, labels, mapped=mapped)
-    # The dataset's returns are for whoever evaluates; the learner gets `batch` alone.
+    chosen = find_method(method)
+    data: LearningData | RewardedData
+    if chosen.sees_rewards:
+        data = dataset_rewarded_data(info, method_name(method), mapped=mapped)
+    else:
+        data = dataset_learning_data(info, labels, mapped=mapped)
+    # The dataset's returns are for whoever evaluates; the learner gets `data` alone.
     provenance = {
         "method": method_name(method),
         "method_sha256": method_hash(method),
@@ -108,12 +115,13 @@ def train(
         "horizon": info.horizon,
         "feedback": str(store),
         "feedback_sha256": feedback_hash(labels),
+        "sees_rewards": chosen.sees_rewards,
     }
     return fit(
-        batch,
+        data,
         configuration,
         provenance,
-        learner=find_method(method).learner,
+        learner=chosen.learner,
         out=out,
         resume=resume,
         force=force,
@@ -147,7 +155,7 @@ def resolve_config(
 
 
 def fit(
-    data: LearningData,
+    data: LearningData | RewardedData,
     config: Any,
     provenance: Mapping[str, Any],
     *,

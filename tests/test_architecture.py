@@ -12,6 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"feedbackgen": ROOT / "feedbackgen", "presa": ROOT / "presa", "fbgen": ROOT / "cli" / "fbgen"}
 FILES = {path: package for package, folder in PACKAGES.items() for path in folder.rglob("*.py")}
 MAY_IMPORT = {"feedbackgen": set(), "presa": {"feedbackgen"}, "fbgen": {"feedbackgen", "presa"}}
+TRUE_REWARDS = ROOT / "presa" / "true_rewards.py"
+TELL_REWARDS = {"iterate_episodes", "load_episode", "load_outcomes", "load_trajectories", "episode_returns"}
+REFERENCE_ALGORITHMS = {"algorithms/cpq.py", "algorithms/bcq_lag.py", "algorithms/cdt.py"}
 SINGLE_IMPORTERS = {
     "zarr": "feedbackgen/store.py",
     "minari": ("feedbackgen/episodes.py", "feedbackgen/interop/"),
@@ -58,13 +61,30 @@ def test_algorithms_never_import_each_other():
 
 
 def test_the_learner_never_asks_for_the_oracle_or_for_rewards():
+    """Neither by an argument nor by a function that gives rewards unasked; presa/true_rewards.py alone may."""
     for path, package in FILES.items():
         if package == "presa":
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.keyword) and node.arg in ("with_oracle", "with_rewards"):
-                    assert isinstance(node.value, ast.Constant) and node.value.value is False, path
+                if path != TRUE_REWARDS and isinstance(node, ast.keyword):
+                    asked = node.arg in ("with_oracle", "with_rewards")
+                    assert not asked or (isinstance(node.value, ast.Constant) and node.value.value is False), path
                 assert not (isinstance(node, ast.Attribute) and node.attr == "oracle"), path
                 assert not (isinstance(node, ast.Constant) and str(node.value).startswith("oracle")), path
+            if path != TRUE_REWARDS:
+                names = {name.removeprefix("feedbackgen.episodes.") for name in imports(path)}
+                assert not names & {"feedbackgen.episodes", "feedbackgen.episodes.*", *TELL_REWARDS}, path
+
+
+def test_only_the_methods_for_reference_reach_the_true_rewards():
+    importers = {
+        path.relative_to(ROOT / "presa").as_posix()
+        for path in FILES
+        if any(name.startswith("presa.true_rewards") for name in imports(path))
+    }
+    assert importers <= {"training.py", "critics.py", *REFERENCE_ALGORITHMS}
+    for path in (ROOT / "presa" / "algorithms").glob("*.py"):
+        if f"algorithms/{path.name}" not in REFERENCE_ALGORITHMS:
+            assert not any(name.startswith("presa.critics") for name in imports(path)), path
 
 
 def loaded_after(code: str) -> set[str]:

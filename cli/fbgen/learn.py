@@ -134,7 +134,7 @@ def report(
     )  # fmt: skip
     rows = [
         (
-            summary.method if summary.preset == "default" else f"{summary.method} ({summary.preset})",
+            summary.label,
             summary.feedback,
             summary.n_seeds,
             f"{summary.return_mean:.1f}",

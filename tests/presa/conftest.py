@@ -4,6 +4,8 @@ The state is -1 or +1 and the reward of an action a is ``a * state``. Reckless e
 good ones 0.4 * state, bad ones -0.4 * state; both are safe. So the safe and preferred action is 0.4 * state.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from presa.algorithms.presa import PreSaConfig
 from presa.batch import learning_data
 from presa.cloning import CloningConfig
 from presa.policy import PolicyConfig
+from presa.steps import ActionBox, steps_in_memory
+from presa.true_rewards import rewarded_data
 
 LENGTH = 40  # steps of each episode
 GAINS = np.array([0.9, 0.4, -0.4])  # reckless, good, bad
@@ -107,3 +111,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def rewarded(trajectories):
+    """The same problem with its true rewards ``a * state``; a step of a reckless episode costs 1, at most 10 may be."""
+    states, actions = trajectories.observations, trajectories.actions
+    box = ActionBox(low=np.array([-1.0]), high=np.array([1.0]))
+    episodes = [slice(*bounds) for bounds in pairwise(trajectories.starts)]
+    return rewarded_data(
+        steps_in_memory(lambda: ((states[rows], actions[rows]) for rows in episodes), trajectories.n_steps, box),
+        box,
+        rewards=(actions * states)[:, 0],
+        costs=((actions * states)[:, 0] > 0.65).astype(np.float64),
+        final_observations=trajectories.final_observations,
+        terminated=np.zeros(trajectories.n_episodes, dtype=bool),
+        cost_limit=10.0,
+        horizon=LENGTH,
+    )

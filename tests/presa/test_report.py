@@ -8,7 +8,7 @@ import pytest
 
 from feedbackgen.errors import StoreError
 from presa.evaluation import Evaluation
-from presa.report import as_json, bootstrap_interval, plot_summaries, summarise
+from presa.report import as_json, bootstrap_interval, method_label, plot_summaries, summarise
 
 PROVENANCE = {
     "method": "presa", "preset": "default", "seed": 0, "task": "SafetyPointCircle1-v0",
@@ -106,3 +106,9 @@ def test_the_picture_is_the_same_file_twice(tmp_path):
     for name in ("x.png", "y.png"):
         plot_summaries(summaries, tmp_path / name)
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+def test_a_method_that_sees_the_true_rewards_is_marked():
+    assert method_label("bc", "default", False) == "bc"
+    assert method_label("presa", "paper", False) == "presa (paper)"
+    assert method_label("cpq", "osrl", True) == "cpq (osrl, true rewards)"
