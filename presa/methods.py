@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from feedbackgen.errors import RecipeError
-from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, cpq, presa, reference, trac
+from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, cpq, presa, reference, safe_rlhf, trac
 from presa.policy import GaussianPolicy
 
 
@@ -58,6 +58,7 @@ METHODS = {
     "cpl-safety-first": Method(
         cpl_safety_first.CPLSafetyFirstConfig, cpl_safety_first.PRESETS, cpl_safety_first.CPLSafetyFirst
     ),
+    "safe-rlhf": Method(safe_rlhf.SafeRLHFConfig, safe_rlhf.PRESETS, safe_rlhf.SafeRLHF),
     "trac": Method(trac.TraCConfig, trac.PRESETS, trac.TraC),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
     "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True),
