@@ -33,7 +33,7 @@ class Stage:
     penalty: float  # reward per unsafe step
     n_trials: int
     n_tried: int = 6  # episodes of each trial
-    n_confirmed: int = 12  # others, of each that scored higher
+    n_confirmed: int = 12  # others, of each that scored higher; like n_tried at most N_TOGETHER
     guesses: tuple[Mapping[str, float], ...] = ()  # changes that the first trials try, of parameters that there are
 
 
@@ -121,7 +121,7 @@ TIMID = Stage(
     penalty=2.0,
     n_trials=8,
     n_tried=12,
-    n_confirmed=24,
+    n_confirmed=12,
     guesses=(
         {
             "caution": 4.0,
