@@ -67,7 +67,7 @@ class SafeRLHFConfig:
     n_pairs: int = 96  # per update
     n_safety_segments: int = 192  # per update
     n_segment_steps: int = 16  # random steps that stand for a segment; 0 takes all
-    n_value_rows: int = 1_024  # environment steps per update of the values
+    n_value_rows: int = 256  # environment steps per update of the values; with more they learn episodes by heart
 
     discount: float = 0.99  # per step
     trace_decay: float = 0.95  # GAE's lambda
@@ -76,7 +76,7 @@ class SafeRLHFConfig:
     threshold: float = 0.95  # the wanted share of steps from which a segment would be judged safe
     multiplier_initial: float = 1.0
     multiplier_rate: float = 0.02  # per unit of violation and update
-    multiplier_max: float = 5.0
+    multiplier_max: float = 5.0  # where it rests here, this is the real knob between return and safety
     violation_averaging: float = 0.9  # decay of the violation's moving average; 0 is none
 
     def __post_init__(self):
