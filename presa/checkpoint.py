@@ -1,7 +1,7 @@
 """Policies and training states on disk: safetensors with a header in JSON, never pickled code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 from torch import Tensor
 
+from feedbackgen.behaviour.mlp import row_products
 from feedbackgen.errors import StoreError
 from feedbackgen.files import writing_to
 from feedbackgen.types import FloatArray
@@ -58,16 +59,16 @@ class TrainedPolicy:
         return self.method
 
     def act(self, observation: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
-        """Mean action, (A,) or (B, A); ``rng`` is there so that a rollout treats all policies alike.
+        """Mean action, (A,), for a raw observation, (O,); ``rng`` is there as all policies take one."""
+        return self.act_together(np.asarray(observation)[None], [rng])[0]
 
-        Args:
-            observation: raw, (O,) or (B, O).
-        """
-        hidden = (np.asarray(observation) - self.observation_mean) / self.observation_std
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator | None] = ()) -> FloatArray:
+        """Mean actions, (n, A), for raw observations, (n, O); a row's bits depend on no other row."""
+        hidden = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.maximum(hidden @ weight.T + bias, 0.0)
-        mean = np.tanh(hidden @ self.weights[-1].T + self.biases[-1])
+            hidden = np.maximum(row_products(hidden, weight.T) + bias, 0.0)
+        mean = np.tanh(row_products(hidden, self.weights[-1].T) + self.biases[-1])
         return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
 
 

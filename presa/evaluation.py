@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedbackgen.environments import make_env
+from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.errors import RecipeError, StoreError
 from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
-from feedbackgen.rollout import rollout
+from feedbackgen.rollout import Lane, Start, play
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.video import write_video
 from feedbackgen.workers import worker_pool
@@ -20,7 +20,7 @@ from presa.checkpoint import load_policy
 
 FORMAT_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
-EPISODES_PER_JOB = 5
+N_LANES = 25  # episodes that a process plays side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +123,9 @@ def _play(run: Path, task: str, seeds: list[int], workers: int, progress) -> lis
     report = progress or (lambda done, total: None)
     report(0, len(seeds))
     if workers == 1:
-        results = []
-        for seed in seeds:
-            results += _play_episodes(run, task, [seed])
-            report(len(results), len(seeds))
-        return results
-    jobs = [seeds[start : start + EPISODES_PER_JOB] for start in range(0, len(seeds), EPISODES_PER_JOB)]
+        return _play_episodes(run, task, seeds, lambda n_done: report(n_done, len(seeds)))
+    size = min(-(-len(seeds) // workers), N_LANES)
+    jobs = [seeds[start : start + size] for start in range(0, len(seeds), size)]
     n_done = 0
     with worker_pool(workers) as pool:
         futures = [pool.submit(_play_episodes, run, task, job) for job in jobs]
@@ -138,12 +135,25 @@ def _play(run: Path, task: str, seeds: list[int], workers: int, progress) -> lis
         return [episode for future in futures for episode in future.result()]
 
 
-def _play_episodes(run: Path, task: str, seeds: list[int]) -> list[tuple[float, float, int]]:
-    policy = load_policy(run)
-    env = make_env(task)
-    episodes = [rollout(env, policy, seed=seed, rng=stream(seed, "acts by its mean")) for seed in seeds]
-    env.close()
-    return [(episode.return_, episode.cost_return, episode.n_steps) for episode in episodes]
+def _play_episodes(
+    run: Path, task: str, seeds: list[int], report: Callable[[int], None] = lambda n_done: None
+) -> list[tuple[float, float, int]]:
+    """Return, cost and length of each episode, side by side; beside which others one is played changes no bit."""
+    policy, waiting = load_policy(run), iter(enumerate(seeds))
+    results: dict[int, tuple[float, float, int]] = {}
+
+    def lane() -> Lane:
+        for index, seed in waiting:
+            episode = yield Start(policy=policy, seed=seed, rng=stream(seed, "acts by its mean"))
+            results[index] = episode.return_, episode.cost_return, episode.n_steps
+            report(len(results))
+
+    n_lanes = min(N_LANES, len(seeds))
+    from threadpoolctl import threadpool_limits  # comes with the simulator
+
+    with threadpool_limits(1):
+        play(make_env_batch(task, n_lanes), [lane() for _ in range(n_lanes)])
+    return [results[index] for index in range(len(seeds))]
 
 
 def _film(run: Path, task: str, seed: int, path: Path) -> None:

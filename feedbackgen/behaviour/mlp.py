@@ -38,16 +38,16 @@ class MLPPolicy:
         hidden = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = _times(hidden, weight) + bias
+            hidden = row_products(hidden, weight) + bias
             hidden = np.tanh(hidden) if self.activation == "tanh" else np.maximum(hidden, 0.0)
-        actions = _times(hidden, self.weights[-1]) + self.biases[-1]
+        actions = row_products(hidden, self.weights[-1]) + self.biases[-1]
         if self.sample:
             actions = actions + self.action_std * np.array([rng.standard_normal(actions.shape[1]) for rng in rngs])
         return np.clip(actions, self.action_low, self.action_high)
 
 
-def _times(rows: FloatArray, weight: FloatArray) -> FloatArray:
-    # Row by row: how a product of matrices rounds depends on the number of rows.
+def row_products(rows: FloatArray, weight: FloatArray) -> FloatArray:
+    """Rows (n, inputs) times a weight (inputs, outputs), row by row: a product of matrices rounds by its size."""
     return np.matmul(rows[:, None, :], weight)[:, 0]
 
 

@@ -25,7 +25,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_trained(run, policy, data, tra
     loaded = load_policy(run)
     with torch.no_grad():
         expected = policy(data.observations[:5]).numpy()
-    np.testing.assert_allclose(loaded.act(trajectories.observations[:5]), expected, atol=1e-6)
+    np.testing.assert_allclose(loaded.act_together(trajectories.observations[:5]), expected, atol=1e-6)
     np.testing.assert_allclose(loaded.act(trajectories.observations[0]), expected[0], atol=1e-6)
     assert (loaded.task, loaded.method, loaded.name) == ("two-states", "presa", "presa")
 
