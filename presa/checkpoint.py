@@ -96,18 +96,46 @@ def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, ta
     _write(path, arrays, "policy", header)
 
 
+def save_networks(path: Path, networks: torch.nn.Module, data: Standardisation, *, task: str, method: str) -> None:
+    """Write a policy that is several networks; its ``kind`` and ``shape`` say how they are built again."""
+    arrays = {f"network.{name}": value.detach().numpy() for name, value in networks.state_dict().items()}
+    for name in ("observation_mean", "observation_std", "action_low", "action_high"):
+        arrays[name] = getattr(data, name)
+    header = {
+        "task": task,
+        "method": method,
+        "distribution": networks.kind,
+        "shape": networks.shape,
+        "observation_clip": OBSERVATION_CLIP,
+    }
+    _write(path, arrays, "policy", header)
+
+
 def load_policy(run: str | Path) -> TrainedPolicy:
-    """Read the policy of a run folder, or a policy file.
+    """Read the Gaussian policy of a run folder, or of a policy file; `presa.acting` reads any kind.
 
     Raises:
         StoreError: absent, truncated, of another format or version, or with values that are not finite.
     """
+    return gaussian_policy(*read_policy_file(run))
+
+
+def read_policy_file(run: str | Path) -> tuple[Path, dict[str, np.ndarray], dict]:
+    """The policy file of a run folder, its arrays and its header. Raises as `load_policy` does."""
     path = Path(run)
     if path.is_dir() and not (path / POLICY_FILE).exists():
         hint = "its training has not finished, --resume continues it" if (path / "provenance.json").exists() else ""
         raise StoreError(f"run {path}: no {POLICY_FILE}; {hint or 'expected the folder of a finished `fbgen train`'}")
     path = path / POLICY_FILE if path.is_dir() else path
-    arrays, header = _read(path, "policy")
+    return path, *_read(path, "policy")
+
+
+def gaussian_policy(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping) -> TrainedPolicy:
+    """The policy that a file holds.
+
+    Raises:
+        StoreError: it lacks something.
+    """
     try:
         layers = range(int(header["n_layers"]))
         return TrainedPolicy(

@@ -16,7 +16,7 @@ from feedbackgen.rollout import Lane, Start, play
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.video import write_video
 from feedbackgen.workers import worker_pool
-from presa.checkpoint import load_policy
+from presa.acting import load_any_policy
 
 FORMAT_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
@@ -68,7 +68,7 @@ def evaluate(
     if seed < 0:
         raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
     provenance = read_provenance(run)
-    load_policy(run)  # a damaged file must fail before episodes are played
+    load_any_policy(run)  # a damaged file must fail before episodes are played
     seeds = [derived_seed(seed, "evaluation", index) for index in range(n_episodes)]
     episodes = _play(run, provenance["task"], seeds, workers, progress)
     evaluation = Evaluation(
@@ -139,7 +139,7 @@ def _play_episodes(
     run: Path, task: str, seeds: list[int], report: Callable[[int], None] = lambda n_done: None
 ) -> list[tuple[float, float, int]]:
     """Return, cost and length of each episode, side by side; beside which others one is played changes no bit."""
-    policy, waiting = load_policy(run), iter(enumerate(seeds))
+    policy, waiting = load_any_policy(run), iter(enumerate(seeds))
     results: dict[int, tuple[float, float, int]] = {}
 
     def lane() -> Lane:
@@ -157,7 +157,7 @@ def _play_episodes(
 
 
 def _film(run: Path, task: str, seed: int, path: Path) -> None:
-    policy = load_policy(run)
+    policy = load_any_policy(run)
     env = make_env(task)
     rng = np.random.default_rng(0)
 

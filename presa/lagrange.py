@@ -1,4 +1,4 @@
-"""The multiplier that enforces a constraint ``value >= threshold`` by dual ascent."""
+"""Multipliers that enforce a constraint: by dual ascent, or by a controller of its violation."""
 
 
 class Multiplier:
@@ -29,3 +29,29 @@ class Multiplier:
     def load_state(self, state: tuple[float, float, float]) -> None:
         self.value, self.violation = state[0], state[1]
         self.n_updates_at_cap = int(state[2])
+
+
+class PIDMultiplier:
+    """Proportional, integral and derivative control of a violation, each part never below 0.
+
+    Source: Stooke et al., "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods", ICML 2020.
+    """
+
+    def __init__(self, proportional: float, integral: float, derivative: float):
+        self._gains = (proportional, integral, derivative)
+        self._sum = 0.0
+        self._last = 0.0
+
+    def update(self, violation: float) -> float:
+        """The multiplier for a violation; a positive one says that the constraint is not met."""
+        proportional, integral, derivative = self._gains
+        rise = max(violation - self._last, 0.0)
+        self._sum = max(self._sum + violation, 0.0)
+        self._last = violation
+        return proportional * max(violation, 0.0) + integral * self._sum + derivative * rise
+
+    def state(self) -> tuple[float, float]:
+        return self._sum, self._last
+
+    def load_state(self, state: tuple[float, float]) -> None:
+        self._sum, self._last = state

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from feedbackgen.errors import RecipeError
-from presa.algorithms import bc, bc_safe, cpl, cpl_safety_first, cpq, presa, reference, safe_rlhf, trac
+from presa.algorithms import bc, bc_safe, bcq_lag, cpl, cpl_safety_first, cpq, presa, reference, safe_rlhf, trac
+from presa.candidates import CandidatePolicy
 from presa.policy import GaussianPolicy
 
 
@@ -26,7 +27,7 @@ class Learner(Protocol):
     """
 
     n_steps: int  # updates in all
-    policy: GaussianPolicy  # what is saved after the last
+    policy: GaussianPolicy | CandidatePolicy  # what is saved after the last
 
     def update(self, step: int) -> tuple[str, dict[str, float]]:
         """Take update ``step`` of 0 .. n_steps - 1; the phase's name, and what to log, ``loss`` among it.
@@ -61,6 +62,7 @@ METHODS = {
     "safe-rlhf": Method(safe_rlhf.SafeRLHFConfig, safe_rlhf.PRESETS, safe_rlhf.SafeRLHF),
     "trac": Method(trac.TraCConfig, trac.PRESETS, trac.TraC),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
+    "bcq-lag": Method(bcq_lag.BCQLagConfig, bcq_lag.PRESETS, bcq_lag.BCQLag, sees_rewards=True),
     "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True),
 }
 

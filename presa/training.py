@@ -19,8 +19,9 @@ from feedbackgen.errors import DataError, MissingDependency, OutputExists, Recip
 from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
 from feedbackgen.store import open_feedback, resolve_feedback
+from presa.acting import load_any_policy, save_any_policy
 from presa.batch import LearningData, dataset_learning_data, feedback_hash
-from presa.checkpoint import POLICY_FILE, load_policy, load_state, save_policy, save_state
+from presa.checkpoint import POLICY_FILE, load_state, save_state
 from presa.cloning import BLOCK
 from presa.configuration import configuration_text, configured, read_configuration
 from presa.methods import Learner, find_method, method_hash, method_name
@@ -190,7 +191,7 @@ def fit(
                     if progress is not None:
                         progress(step + 1, learning.n_steps)
         _require_finite_parameters(learning)
-        save_policy(out / POLICY_FILE, learning.policy, data, task=provenance["task"], method=method)
+        save_any_policy(out / POLICY_FILE, learning.policy, data, task=provenance["task"], method=method)
         (out / STATE_FILE).unlink(missing_ok=True)
     return out
 
@@ -200,7 +201,7 @@ def _begin(out: Path, learner: Any, config: Any, provenance: Mapping[str, Any], 
     if resume and (out / "provenance.json").exists():
         _require_same_run(out, config, provenance)
         if (out / POLICY_FILE).exists():
-            load_policy(out)
+            load_any_policy(out)
             return None
         if (out / STATE_FILE).exists():
             state, header = load_state(out / STATE_FILE)

@@ -1,6 +1,6 @@
 import pytest
 
-from presa.lagrange import Multiplier
+from presa.lagrange import Multiplier, PIDMultiplier
 
 
 def test_it_rises_by_the_rate_while_the_constraint_is_violated():
@@ -36,3 +36,16 @@ def test_its_state_goes_on_where_it_was():
     one.update(0.1)
     other.update(0.1)
     assert one.state() == other.state()
+
+
+def test_a_controlled_multiplier_worked_by_hand():
+    control = PIDMultiplier(0.1, 0.01, 1.0)
+    # 0.1 * 2 + 0.01 * 2 + 1 * 2 = 2.22; then 0.1 * 1 + 0.01 * 3 + 0 = 0.13; then 0 + 0.01 * 0 + 0 = 0
+    assert [control.update(violation) for violation in (2.0, 1.0, -5.0)] == pytest.approx([2.22, 0.13, 0.0])
+
+
+def test_a_controller_goes_on_where_it_was():
+    one, other = PIDMultiplier(0.1, 0.01, 1.0), PIDMultiplier(0.1, 0.01, 1.0)
+    one.update(2.0)
+    other.load_state(one.state())
+    assert one.update(3.0) == other.update(3.0)
