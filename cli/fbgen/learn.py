@@ -15,7 +15,7 @@ ShowProgress = Annotated[
 
 
 def train(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="presa, bc, bc-safe or reference.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="presa, a baseline, or NAME.py, a file of your own.")],
     feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="A store's path, DATASET[/NAME], or a URL.")],
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
     config: Annotated[str | None, typer.Option(help="A preset (default, paper) or a TOML file.")] = None,
