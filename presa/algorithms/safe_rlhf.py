@@ -36,7 +36,7 @@ from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate, step_distribution
 from presa.ensemble import preference_loss
 from presa.lagrange import Multiplier
-from presa.policy import PolicyConfig
+from presa.policy import PolicyConfig, mlp
 
 PHASES = ("cloning", "reward model", "cost model", "values", "policy")
 _LEARNING = ("policy", "reward", "cost", "value", "policy")  # the network of each phase
@@ -167,12 +167,14 @@ class SafeRLHF:
         self._data, self._config, self._seed = data, config, seed
         self.policy = new_policy(data, config.policy, seed)
         n_observations, n_actions = data.observations.shape[1], data.actions.shape[1]
+        hidden = (config.n_units, config.n_units)
+        seeds = {name: derived_seed(seed, "safe-rlhf", name) for name in ("reward", "cost", "value")}
         self._networks = nn.ModuleDict(
             {
                 "policy": self.policy,
-                "reward": _network(n_observations + n_actions, 1, config.n_units, seed, "reward").append(nn.Tanh()),
-                "cost": _network(n_observations + n_actions, 1, config.n_units, seed, "cost").append(nn.Tanh()),
-                "value": _network(n_observations, 2, config.n_units, seed, "value"),
+                "reward": mlp([n_observations + n_actions, *hidden, 1], seeds["reward"]).append(nn.Tanh()),
+                "cost": mlp([n_observations + n_actions, *hidden, 1], seeds["cost"]).append(nn.Tanh()),
+                "value": mlp([n_observations, *hidden, 2], seeds["value"]),
             }
         )
         self._ends = np.cumsum(
@@ -342,15 +344,3 @@ class SafeRLHF:
         load_training_tensors(state, self._networks, self._optimizer)
         value, violation, n_updates_at_cap = state["multiplier"].tolist()
         self._multiplier.load_state((value, violation, n_updates_at_cap))
-
-
-def _network(n_inputs: int, n_outputs: int, n_units: int, seed: int, name: str) -> nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "safe-rlhf", name))
-        return nn.Sequential(
-            nn.Linear(n_inputs, n_units),
-            nn.ReLU(),
-            nn.Linear(n_units, n_units),
-            nn.ReLU(),
-            nn.Linear(n_units, n_outputs),
-        )
