@@ -70,6 +70,10 @@ class BenchmarkRecipe:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise RecipeError(f"{name}: expected an integer >= {least}, got {value!r}")
+        folders = [_run_name(str(method)) for method in self.methods]
+        twice = [folder for folder in folders if folders.count(folder) > 1]
+        if twice:
+            raise RecipeError(f"methods: two of them are called {twice[0]}; rename one file")
         unused = [name for name in self.settings if name not in self.methods]
         if unused:
             raise RecipeError(f"settings.{unused[0]}: expected one of the methods, {', '.join(self.methods)}")
@@ -122,9 +126,7 @@ class Cell:
         return f"noise{noise}-pairs{self.n_pairs}-length{self.segment_length}-unsafe{unsafe}-seed{self.seed}"
 
     def folder(self, out: Path) -> Path:
-        method, _, preset = self.method.partition(":")
-        name = f"{method_name(method)}-{preset}" if preset else method_name(method)
-        return out / "runs" / Path(self.task).stem / self.feedback / name
+        return out / "runs" / Path(self.task).stem / self.feedback / _run_name(self.method)
 
     def labelling(self) -> LabelConfig:
         """What its teacher is asked."""
@@ -135,6 +137,11 @@ class Cell:
             unsafe_share=self.unsafe_share or None,
             seed=self.seed,
         )
+
+
+def _run_name(method: str) -> str:
+    name, _, preset = method.partition(":")
+    return f"{method_name(name)}-{preset}" if preset else method_name(name)
 
 
 def load_benchmark(recipe: str | Path) -> BenchmarkRecipe:

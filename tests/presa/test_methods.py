@@ -1,0 +1,93 @@
+"""A user's own algorithm, in one file of theirs."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from feedbackgen.errors import RecipeError, StoreError
+from presa.benchmark import BenchmarkRecipe
+from presa.checkpoint import load_policy
+from presa.methods import METHODS, find_method, method_hash, method_name
+from presa.training import fit, resolve_config
+
+MINE = '''
+"""Clone every step, half as fast as bc."""
+from dataclasses import dataclass, field
+
+from presa.algorithms.bc import BehaviourCloning
+from presa.cloning import CloningConfig
+from presa.methods import Method
+from presa.policy import PolicyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig:
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    cloning: CloningConfig = field(default_factory=lambda: CloningConfig(n_steps=3, learning_rate=5e-4))
+
+
+METHOD = Method(MineConfig, {"default": MineConfig()}, BehaviourCloning)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+def test_a_users_file_is_trained_like_ours(mine, data, tmp_path):
+    preset, config = resolve_config(str(mine), None, {"cloning.n_steps": 2})
+    provenance = {"method": method_name(str(mine)), "method_sha256": method_hash(str(mine)), "seed": 0, "task": "t"}
+    run = fit(data, config, provenance, learner=find_method(str(mine)).learner, out=tmp_path / "run")
+    assert (preset, config.cloning.learning_rate, load_policy(run).method) == ("default", 5e-4, "mine")
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["method_sha256"] == hashlib.sha256(MINE.encode()).hexdigest()
+
+
+def test_a_run_of_a_file_that_has_changed_is_not_resumed(mine, data, tmp_path):
+    learner, (_, config) = find_method(str(mine)).learner, resolve_config(str(mine))
+    about = {"method": "mine", "seed": 0, "task": "t"}
+    fit(data, config, about | {"method_sha256": method_hash(str(mine))}, learner=learner, out=tmp_path / "run")
+    mine.write_text(MINE + "\n")
+    changed = about | {"method_sha256": method_hash(str(mine))}
+    with pytest.raises(StoreError, match="differs in method_sha256"):
+        fit(data, config, changed, learner=learner, out=tmp_path / "run", resume=True)
+
+
+def test_ours_have_no_file_to_hash():
+    assert {method_hash(name) for name in METHODS} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("absent.py", None, "no such file"),
+        ("bc.py", MINE, "bc is the name of one of ours; rename the file"),
+        ("broken.py", "def (", "importing it failed \\(SyntaxError"),
+        ("empty.py", "", "no METHOD; expected METHOD = Method"),
+        (
+            "bare.py",
+            "from presa.methods import Method\nMETHOD = Method(int, {}, int)",
+            "expected a dataclass as config",
+        ),
+        ("lone.py", MINE.replace('"default"', '"fast"'), "presets of MineConfig, 'default' among them"),
+    ],
+)
+def test_what_a_users_file_lacks_is_named(tmp_path: Path, name, text, message):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        find_method(str(path))
+
+
+def test_two_files_of_one_name_are_refused_in_a_benchmark(mine, tmp_path):
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(MINE)
+    with pytest.raises(RecipeError, match="two of them are called mine; rename one file"):
+        BenchmarkRecipe(tasks=("SafetyPointCircle1-mixed",), methods=(str(mine), str(other)), seeds=(0,))
