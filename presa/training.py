@@ -38,13 +38,8 @@ COLUMNS = (
     "classification_accuracy", "utility_desirable", "utility_undesirable",
     "value", "cost_value", "cost_value_limit",
 )  # fmt: skip
-SAME_RUN = (
-    "method",
-    "method_sha256",
-    "seed",
-    "dataset_fingerprint",
-    "feedback_sha256",
-)  # of a resumed run
+# What a resumed run must share.
+SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256")
 PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
 
 Progress = Callable[[int, int], None]  # updates done, of how many
