@@ -7,6 +7,15 @@ import pytest
 from feedbackgen.files import interrupts_held
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background job ignores the signal, and so would a test that is run as one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_end_of_the_block():
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupts_held():
@@ -16,6 +25,7 @@ def test_an_interrupt_waits_for_the_end_of_the_block():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_held_interrupt_comes_before_the_error_of_the_block():
     with pytest.raises(KeyboardInterrupt), interrupts_held():
         os.kill(os.getpid(), signal.SIGINT)
