@@ -140,7 +140,7 @@ branch it was at), to the same bytes on the same machine and versions.
 Best return, largest cost and best return of a safe episode (cost at most {low:g}), of the measured episodes that keep
 the recipe's cost cap; DSRL's are the extremes of its datasets, after its own filtering. Wanted are 90 % of DSRL's best
 return, its largest cost, and a safe return of 60 % of its best; where one is missed, the last column says how much of
-it is reached. A task with 0 policies ships none yet: `fbgen policies train TASK` makes them, in a few minutes of one
+it is reached. `fbgen policies train TASK` makes a population anew, in a few minutes of one
 core (Ant: about half an hour). Written by `python tools/recipes.py --page`.
 
 {rows}
