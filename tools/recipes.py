@@ -153,7 +153,7 @@ the box, which way it takes round the circle. A seeded search varies the paramet
 scores higher on `return - penalty * cost`, with the penalty 0 for `expert` and 0.25 for `safe-expert` (0.5 in Button).
 The others are derived from those two: `careful-expert` and `wary-expert` lie between them, `reckless-*` are drawn to
 what others avoid, `shy-expert` goes far round gremlins, `medium`, `novice` and `poor` drive slower. Where even the safe
-expert's episodes cost more than the limit (Goal2, Button2, Push2 and CarButton1), a third search with the penalty 2 finds
+expert's episodes cost more than the limit (Goal2, Button2, Push2 and CarButton1), a third search at penalty 2 finds
 `timid`, and `guarded-expert` lies between the two. **Swimmer**: the
 same search of a policy linear in the observation, from an undulation; `brave-` and `daring-expert` are the safe one
 with larger strokes.
