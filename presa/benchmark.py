@@ -1,7 +1,8 @@
 """Run many methods on many tasks, seeds and kinds of feedback, resumable, and gather every evaluated episode.
 
 A benchmark is a folder: ``recipe.json``, ``datasets/``, ``runs/`` and, at the end, ``results.parquet``. Each stage
-leaves what an earlier, killed run has finished, and goes on behind it.
+leaves what an earlier, killed run has finished, and goes on behind it; runs that another machine has done come in from
+its results.
 """
 
 import hashlib
@@ -19,20 +20,24 @@ from typing import Any
 
 from feedbackgen.cluster import call_on_cluster
 from feedbackgen.collect import collect
+from feedbackgen.episodes import dataset_info
 from feedbackgen.errors import DataError, FeedbackgenError, MissingDependency, RecipeError, StoreError
 from feedbackgen.files import complete_or_absent, locked, writing_to
 from feedbackgen.label import LabelConfig, label
 from feedbackgen.recipe import Recipe, load_recipe
 from feedbackgen.store import feedback_path
+from feedbackgen.tasks import Task, get_task
 from feedbackgen.workers import worker_pool
+from presa.configuration import configuration_text
 from presa.evaluation import EVALUATION_FILE, evaluate, read_evaluation, read_provenance
-from presa.methods import method_name
+from presa.methods import method_hash, method_name
 from presa.training import resolve_config, train
 
 SHIPPED = Path(__file__).parent / "benchmarks"
 RESULTS_FILE = "results.parquet"
 TIMES_FILE = "benchmark.json"  # in a run's folder
 FACTORS = ("noise", "n_pairs", "segment_length", "unsafe_share")  # of the feedback
+RUN_COLUMNS = ("dataset_id", "method", "preset", "seed", *FACTORS, "config")  # of the results: what tells runs apart
 
 Progress = Callable[[int, int], None]  # jobs done, of how many
 
@@ -54,6 +59,7 @@ class BenchmarkRecipe:
     unsafe_shares: tuple[float, ...] = (0.0,)  # of the labelled segments; 0: as they come
     n_episodes: int = 0  # of each dataset; 0: as many as its recipe says
     evaluation_episodes: int = 50
+    circle_episodes: int = 0  # instead, with stratified starts, on Safety-Gymnasium's Circle; 0: as elsewhere
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of METHOD or METHOD:PRESET
 
     def __post_init__(self):
@@ -66,7 +72,7 @@ class BenchmarkRecipe:
             object.__setattr__(self, name, tuple(values))
         if not all(type(seed) is int and seed >= 0 for seed in self.seeds):
             raise RecipeError(f"seeds: expected integers >= 0, got {list(self.seeds)}")
-        for name, least in (("n_episodes", 0), ("evaluation_episodes", 1)):
+        for name, least in (("n_episodes", 0), ("evaluation_episodes", 1), ("circle_episodes", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise RecipeError(f"{name}: expected an integer >= {least}, got {value!r}")
@@ -78,10 +84,15 @@ class BenchmarkRecipe:
         if unused:
             raise RecipeError(f"settings.{unused[0]}: expected one of the methods, {', '.join(self.methods)}")
         for method in self.methods:
-            name, _, preset = str(method).partition(":")
-            resolve_config(name, preset or None, self.settings.get(method))
+            self.resolved(str(method))
         for cell in self.cells():
             cell.labelling()
+
+    def resolved(self, method: str) -> tuple[str, str]:
+        """Name of the preset and whole configuration, as TOML, of one of the methods."""
+        name, _, preset = method.partition(":")
+        preset, config = resolve_config(name, preset or None, self.settings.get(method))
+        return preset, configuration_text(config)
 
     def cells(self) -> list["Cell"]:
         """All runs; seeds take turns last, so that what is there early covers every task and method."""
@@ -182,15 +193,17 @@ def run_benchmark(
     *,
     workers: int = 1,
     ray: str | None = None,
+    known: Path | None = None,
     progress: Callable[[str], Progress] | None = None,
 ) -> Path:
-    """Collect, label, train and evaluate what is not there yet, then write the results.
+    """Collect, label, train and evaluate what is not there yet, then write the results, also when interrupted.
 
     Args:
         recipe: what is run.
         out: the benchmark's folder; one that is there is gone on with.
         workers: processes, each with one thread and one run at a time.
         ray: address of a Ray cluster that runs it instead; its nodes share the folder.
+        known: results of some of these runs from elsewhere; they are taken as they are, and not run again.
         progress: called with the name of a stage; returns what is called with jobs done and in all.
 
     Returns:
@@ -198,7 +211,8 @@ def run_benchmark(
 
     Raises:
         RecipeError: no such dataset recipe.
-        StoreError: the folder is of another recipe or cannot be written, or no cluster answers.
+        StoreError: the folder is of another recipe or cannot be written, no cluster answers, or the known results
+            cannot be read or are of other data.
         DataError: some runs failed; the results hold all others.
     """
     _require_pyarrow()
@@ -209,12 +223,19 @@ def run_benchmark(
     report = progress or (lambda stage: lambda done, total: None)
     with locked(out):
         _claim(out, recipe)
-        for task, entry in data.items():
+        rows = _known_rows(known, recipe, data) if known else {}
+        cells = [cell for cell in recipe.cells() if cell not in rows]
+        paths = {task: out / "datasets" / data[task].dataset_id for task in dict.fromkeys(cell.task for cell in cells)}
+        for task in paths:
             collect(
-                entry, workers=workers, ray=ray, resume=True, root=out / "datasets", progress=report(f"collect {task}")
+                data[task],
+                workers=workers,
+                ray=ray,
+                resume=True,
+                root=out / "datasets",
+                progress=report(f"collect {task}"),
             )
-        paths = {task: out / "datasets" / entry.dataset_id for task, entry in data.items()}
-        cells = recipe.cells()
+        _require_same_data(rows, paths)
         stores = {(cell.task, cell.feedback): cell for cell in cells}.values()
         unlabelled = [
             (paths[cell.task], cell) for cell in stores if not feedback_path(paths[cell.task], cell.feedback).is_dir()
@@ -222,11 +243,14 @@ def run_benchmark(
         failed = [failure for failure in _call(_label, unlabelled, workers, ray, report("label")) if failure]
         if failed:
             raise DataError(failed[0])
-        todo = [(out, paths[cell.task], recipe, cell) for cell in cells if not _is_done(out, cell)]
-        failed = [failure for failure in _call(_run, todo, workers, ray, report("train and evaluate")) if failure]
-        results = _write_results(out, recipe, [cell for cell in cells if _is_done(out, cell)])
+        todo = [(out, paths[cell.task], recipe, cell) for cell in cells if not _is_done(out, recipe, cell)]
+        try:
+            failed = [failure for failure in _call(_run, todo, workers, ray, report("train and evaluate")) if failure]
+        finally:
+            rows |= {cell: list(_rows(out, cell)) for cell in cells if _is_done(out, recipe, cell)}
+            results = _write_results(out, recipe, rows)
     if failed:
-        raise DataError(f"{len(failed)} of {len(cells)} runs failed, the others are in {results}; first: {failed[0]}")
+        raise DataError(f"{len(failed)} of {len(todo)} runs failed, the others are in {results}; first: {failed[0]}")
     return results
 
 
@@ -281,7 +305,8 @@ def _label(dataset: Path, cell: Cell) -> str:
 def _run(out: Path, dataset: Path, recipe: BenchmarkRecipe, cell: Cell) -> str:
     """Train and evaluate one run in a process of its own; what went wrong, or nothing."""
     run, (method, _, preset) = cell.folder(out), cell.method.partition(":")
-    interrupted = (run / "provenance.json").exists()
+    stale = _is_stale(run, recipe, cell)
+    interrupted = (run / "provenance.json").exists() and not stale
     try:
         start = time.process_time()
         with warnings.catch_warnings():
@@ -293,10 +318,12 @@ def _run(out: Path, dataset: Path, recipe: BenchmarkRecipe, cell: Cell) -> str:
                 config=preset or None,
                 overrides=recipe.settings.get(cell.method),
                 out=run,
-                resume=True,
+                resume=not stale,
+                force=stale,
             )
         trained = time.process_time()
-        evaluate(run, n_episodes=recipe.evaluation_episodes)
+        n_episodes, stratified = _evaluated(recipe, get_task(read_provenance(run)["task"]))
+        evaluate(run, n_episodes=n_episodes, stratified=stratified)
     except FeedbackgenError as error:
         return f"{run}: {error}"
     times = {
@@ -309,15 +336,86 @@ def _run(out: Path, dataset: Path, recipe: BenchmarkRecipe, cell: Cell) -> str:
     return ""
 
 
-def _is_done(out: Path, cell: Cell) -> bool:
+def _evaluated(recipe: BenchmarkRecipe, task: Task) -> tuple[int, bool]:
+    """Number of evaluation episodes, and whether their starts are stratified."""
+    stratified = recipe.circle_episodes > 0 and (task.suite, task.kind) == ("safety-navigation", "Circle")
+    return (recipe.circle_episodes if stratified else recipe.evaluation_episodes), stratified
+
+
+def _is_stale(run: Path, recipe: BenchmarkRecipe, cell: Cell) -> bool:
+    """Whether a run was trained by another configuration, or from a file of the user's that has changed since."""
+    if not (run / "provenance.json").is_file():
+        return False
+    trained = (read_provenance(run).get("method_sha256"), (run / "config.toml").read_text())
+    return trained != (method_hash(cell.method.partition(":")[0]), recipe.resolved(cell.method)[1])
+
+
+def _is_done(out: Path, recipe: BenchmarkRecipe, cell: Cell) -> bool:
     run = cell.folder(out)
-    return (run / EVALUATION_FILE).is_file() and (run / TIMES_FILE).is_file()
+    done = (run / EVALUATION_FILE).is_file() and (run / TIMES_FILE).is_file()
+    return done and not _is_stale(run, recipe, cell)
 
 
-def _write_results(out: Path, recipe: BenchmarkRecipe, cells: list[Cell]) -> Path:
+def _known_rows(known: Path, recipe: BenchmarkRecipe, data: Mapping[str, Recipe]) -> dict[Cell, list[dict[str, Any]]]:
+    """Those runs of a results file that are this recipe's, each episode a row."""
+    about, rows = read_table(known)
+    if about["n_episodes"] != recipe.n_episodes:
+        raise StoreError(
+            f"{known}: its datasets are cut to {about['n_episodes']} episodes (0: not at all), this recipe's to "
+            f"{recipe.n_episodes}"
+        )
+    runs: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[name] for name in RUN_COLUMNS), []).append(row)
+    found = {}
+    for cell in recipe.cells():
+        entry, (preset, config) = data[cell.task], recipe.resolved(cell.method)
+        method = method_name(cell.method.partition(":")[0])
+        key = (entry.dataset_id, method, preset, cell.seed, *(getattr(cell, factor) for factor in FACTORS), config)
+        evaluated = _evaluated(recipe, get_task(entry.task))
+        run = runs.get(key, [])
+        if run and (len(run), run[0]["stratified"]) == evaluated:
+            found[cell] = run
+    return found
+
+
+def _require_same_data(rows: Mapping[Cell, list[dict[str, Any]]], paths: Mapping[str, Path]) -> None:
+    fingerprints = {task: dataset_info(path).fingerprint for task, path in paths.items()}
+    for cell, episodes in rows.items():
+        fingerprint = episodes[0]["dataset_fingerprint"]
+        if fingerprints.get(cell.task, fingerprint) != fingerprint:
+            raise StoreError(
+                f"the known results are of another {cell.task} (fingerprint {fingerprint[:8]}, here "
+                f"{fingerprints[cell.task][:8]}); run them anew"
+            )
+
+
+def read_table(results: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The recipe that a results file was run by, with the number of its runs, and the file's rows.
+
+    Raises:
+        StoreError: no such file, or not the results of a benchmark.
+        MissingDependency: pyarrow is not installed.
+    """
+    _require_pyarrow()
+    from pyarrow import ArrowInvalid, parquet
+
+    if not results.is_file():
+        raise StoreError(f"{results}: no such file; `fbgen benchmark` writes a results.parquet")
+    try:
+        table = parquet.read_table(results)
+        return json.loads((table.schema.metadata or {})[b"benchmark"]), table.to_pylist()
+    except (ArrowInvalid, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{results}: not the results of a benchmark; `fbgen benchmark` writes a results.parquet"
+        ) from error
+
+
+def _write_results(out: Path, recipe: BenchmarkRecipe, rows: Mapping[Cell, list[dict[str, Any]]]) -> Path:
     from pyarrow import Table, parquet
 
-    table = Table.from_pylist([row for cell in cells for row in _rows(out, cell)])
+    cells = [cell for cell in recipe.cells() if cell in rows]
+    table = Table.from_pylist([row for cell in cells for row in rows[cell]])
     about = {"benchmark": json.dumps({**asdict(recipe), "n_runs": len(recipe.cells()), "n_done": len(cells)})}
     results = out / RESULTS_FILE
     with complete_or_absent(results, force=True) as draft:
@@ -335,7 +433,8 @@ def _rows(out: Path, cell: Cell) -> Iterator[dict[str, Any]]:
     about |= {name: provenance[name] for name in ("cost_limit", "return_min", "return_max", "dataset_id")}
     about |= {name: provenance[name] for name in ("dataset_fingerprint", "feedback_sha256")} | times
     about |= {
-        "sees_rewards": provenance.get("sees_rewards", False),
+        "sees_rewards": provenance["sees_rewards"],
+        "stratified": evaluation.stratified,
         "config": config,
         "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
         "versions": json.dumps(provenance["versions"], sort_keys=True),

@@ -1,6 +1,5 @@
 """The page of a benchmark, from its results alone: tables with intervals in Markdown and LaTeX, and pictures."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from feedbackgen.errors import MissingDependency, StoreError
 from feedbackgen.files import complete_or_absent, writing_to
 from feedbackgen.plots import pyplot, save
 from feedbackgen.types import FloatArray
-from presa.benchmark import FACTORS, load_benchmark
+from presa.benchmark import FACTORS, load_benchmark, read_table
 from presa.comparison import (
     improvement_probability,
     interquartile_mean,
@@ -80,21 +78,9 @@ def read_results(path: Path) -> Results:
         StoreError: no such file, or not the results of a benchmark.
         MissingDependency: pyarrow is not installed.
     """
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ModuleNotFoundError as error:
-        raise MissingDependency("a benchmark's results need pyarrow: pip install 'feedbackgen[parquet]'") from error
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file; `fbgen benchmark` writes a results.parquet")
-    try:
-        table = parquet.read_table(path)
-        recipe = json.loads((table.schema.metadata or {})[b"benchmark"])
-    except (ArrowInvalid, KeyError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not the results of a benchmark; `fbgen benchmark` writes a results.parquet"
-        ) from error
+    recipe, rows = read_table(path)
     groups: dict[tuple, list[dict]] = {}
-    for row in table.to_pylist():
+    for row in rows:
         key = (row["task"], row["method"], row["preset"], row["seed"], *(row[factor] for factor in FACTORS))
         groups.setdefault(key, []).append(row)
     return Results(
@@ -192,13 +178,15 @@ def _preface(results: Results) -> str:
     tasks = sorted({run.task for run in results.runs})
     hours = np.nansum([run.seconds for run in results.runs]) / 3600
     n_unknown = sum(np.isnan(run.seconds) for run in results.runs)
+    n_circle = results.recipe.get("circle_episodes")
+    circle = f", and on Circle for {n_circle} with stratified starts" if n_circle else ""
     core = load_benchmark("core")
     test_seeds = sorted(set(seeds) & set(core.seeds))
     lines = [
         "Written by `fbgen benchmark-report` from a results file; all words and numbers below come from that file.",
         f"{len(results.runs)} of {results.n_runs} runs are done. Tasks: {', '.join(tasks)}. Methods: "
         f"{', '.join(results.methods)}. Seeds: {', '.join(map(str, seeds))}. Each run's last policy acts for "
-        f"{results.n_episodes} episodes. Training and evaluation took {hours:.2f} hours of CPU time"
+        f"{results.n_episodes} episodes{circle}. Training and evaluation took {hours:.2f} hours of CPU time"
         + (f", without {n_unknown} runs that were interrupted." if n_unknown else "."),
     ]
     if len(tasks) < len(core.tasks) or len(test_seeds) < len(core.seeds):

@@ -41,7 +41,7 @@ class Standardisation(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPolicy:
-    """Acts by its mean, through numpy alone."""
+    """Acts by its mean, a mixture by that of its likeliest component, through numpy alone."""
 
     task: str
     method: str
@@ -53,6 +53,7 @@ class TrainedPolicy:
     observation_clip: float  # in standard deviations
     action_low: FloatArray  # (A,)
     action_high: FloatArray  # (A,)
+    n_components: int = 1
 
     @property
     def name(self) -> str:
@@ -68,8 +69,17 @@ class TrainedPolicy:
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(row_products(hidden, weight.T) + bias, 0.0)
-        mean = np.tanh(row_products(hidden, self.weights[-1].T) + self.biases[-1])
+        outputs: FloatArray = row_products(hidden, self.weights[-1].T) + self.biases[-1]
+        if self.n_components > 1:
+            outputs = self._likeliest(outputs)
+        mean = np.tanh(outputs)
         return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
+
+    def _likeliest(self, outputs: FloatArray) -> FloatArray:
+        """Of each row's components the one of the highest weight; their outputs come first, then the logits."""
+        means, logits = np.split(outputs, [-self.n_components], axis=1)
+        means = means.reshape(len(outputs), self.n_components, -1)
+        return means[np.arange(len(outputs)), logits.argmax(axis=1)]
 
 
 def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, task: str, method: str) -> None:
@@ -91,6 +101,7 @@ def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, ta
         "activation": "relu",
         "distribution": "gaussian",
         "std": policy.std,
+        "n_components": policy.n_components,
         "observation_clip": OBSERVATION_CLIP,
     }
     _write(path, arrays, "policy", header)
@@ -144,6 +155,7 @@ def gaussian_policy(path: Path, arrays: Mapping[str, np.ndarray], header: Mappin
             weights=tuple(arrays[f"weight_{layer}"].astype(np.float64) for layer in layers),
             biases=tuple(arrays[f"bias_{layer}"].astype(np.float64) for layer in layers),
             std=header["std"],
+            n_components=header.get("n_components", 1),
             observation_clip=header["observation_clip"],
             **{name: arrays[name] for name in ("observation_mean", "observation_std", "action_low", "action_high")},
         )

@@ -14,6 +14,7 @@ from feedbackgen.files import writing_to
 from feedbackgen.provenance import versions
 from feedbackgen.rollout import Lane, Start, play
 from feedbackgen.seeding import derived_seed, stream
+from feedbackgen.tasks import get_task
 from feedbackgen.video import write_video
 from feedbackgen.workers import worker_pool
 from presa.acting import load_any_policy
@@ -21,6 +22,7 @@ from presa.acting import load_any_policy
 FORMAT_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
 N_LANES = 25  # episodes that a process plays side by side
+N_CANDIDATES = 10  # starts drawn for each that is kept, where they are stratified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Evaluation:
     seed: int  # of the evaluation
     cost_limit: float
     versions: dict[str, str]
+    stratified: bool = False  # the reset seeds were chosen for starts that cover the arena evenly
     format_version: int = FORMAT_VERSION
 
 
@@ -42,6 +45,7 @@ def evaluate(
     *,
     n_episodes: int = 50,
     seed: int = 1000,
+    stratified: bool = False,
     workers: int = 1,
     video: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -52,12 +56,13 @@ def evaluate(
         run: folder of a finished run.
         n_episodes: at least 50 to compare methods.
         seed: fixes the reset seed of each episode.
+        stratified: choose those by `stratified_seeds`, where a few bad starts would decide the mean cost.
         workers: processes, each with an environment of its own.
         video: also write the first episode as an MP4.
         progress: called with episodes done and in all.
 
     Raises:
-        RecipeError: n_episodes or seed out of range.
+        RecipeError: n_episodes or seed out of range, or stratified starts of a task without a robot in the plane.
         StoreError: no finished run, or its folder cannot be written.
         SimulatorMissing: the simulator is not installed.
         MissingDependency: a video was asked for, and its packages or a GL library are not there.
@@ -69,7 +74,10 @@ def evaluate(
         raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
     provenance = read_provenance(run)
     load_any_policy(run)  # a damaged file must fail before episodes are played
-    seeds = [derived_seed(seed, "evaluation", index) for index in range(n_episodes)]
+    if stratified:
+        seeds = stratified_seeds(provenance["task"], n_episodes, seed)
+    else:
+        seeds = [derived_seed(seed, "evaluation", index) for index in range(n_episodes)]
     episodes = _play(run, provenance["task"], seeds, workers, progress)
     evaluation = Evaluation(
         returns=[episode[0] for episode in episodes],
@@ -79,6 +87,7 @@ def evaluate(
         seed=seed,
         cost_limit=provenance["cost_limit"],
         versions=versions(),
+        stratified=stratified,
     )
     with writing_to(run / EVALUATION_FILE):
         draft = run / f".{EVALUATION_FILE}.draft"
@@ -87,6 +96,34 @@ def evaluate(
     if video is not None:
         _film(run, provenance["task"], seeds[0], video)
     return evaluation
+
+
+def stratified_seeds(task: str, n_episodes: int, seed: int) -> list[int]:
+    """Reset seeds of one start from each of ``n_episodes`` strata of equal probability.
+
+    The strata are by the direction in which the robot stands from the origin, and within that by its heading. Ten times
+    as many starts are drawn as are kept; each stratum holds ten of them, and the first drawn is kept, so a mean over the
+    episodes estimates the mean over all starts.
+
+    Raises:
+        RecipeError: a task without a robot in the plane.
+    """
+    if get_task(task).suite != "safety-navigation":
+        raise RecipeError(f"{task}: stratified starts need a robot in the plane, as navigation tasks have")
+    env = make_env(task)
+    candidates = [derived_seed(seed, "evaluation", index) for index in range(N_CANDIDATES * n_episodes)]
+    bearings, headings = np.empty((2, len(candidates)))
+    for index, candidate in enumerate(candidates):
+        env.reset(seed=candidate)
+        robot = env.data.body("agent")  # type: ignore[union-attr]  # a navigation task has it
+        bearings[index] = np.arctan2(robot.xpos[1], robot.xpos[0])
+        headings[index] = np.arctan2(robot.xmat[3], robot.xmat[0])
+    env.close()
+    kept = []
+    for sector in np.array_split(np.argsort(bearings).reshape(n_episodes, -1), round(n_episodes**0.5)):
+        starts = sector.ravel()
+        kept += starts[np.argsort(headings[starts])].reshape(-1, N_CANDIDATES).min(axis=1).tolist()
+    return [candidates[index] for index in kept]
 
 
 def read_evaluation(run: str | Path) -> Evaluation:

@@ -1,4 +1,4 @@
-"""The policy being learnt: a Gaussian of fixed width around a tanh network, in the action box scaled to [-1, 1]."""
+"""The policy being learnt: Gaussians of fixed width around a tanh network, in the action box scaled to [-1, 1]."""
 
 import math
 from collections.abc import Sequence
@@ -24,30 +24,49 @@ class PolicyConfig:
 
     hidden_sizes: tuple[int, ...] = (256, 256)  # units of each hidden layer
     std: float = 0.3  # of every action dimension, in half widths of the action box [R]
+    n_components: int = 1  # Gaussians of the mixture; one cannot stand for "left or right, but not straight on"
 
     def __post_init__(self):
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise RecipeError(f"hidden_sizes: expected positive sizes, got {self.hidden_sizes}")
         if not self.std > 0:
             raise RecipeError(f"std: expected a number above 0, got {self.std}")
+        if self.n_components < 1:
+            raise RecipeError(f"n_components: expected at least 1, got {self.n_components}")
 
 
 class GaussianPolicy(nn.Module):
-    """Mean ``tanh(MLP(standardised observation))``; acts by its mean."""
+    """Mean ``tanh(MLP(standardised observation))``; acts by its mean, a mixture by that of its likeliest component."""
 
     def __init__(self, observation_dim: int, action_dim: int, config: PolicyConfig, seed: int):
         super().__init__()
-        self.std = config.std
-        self.network = mlp([observation_dim, *config.hidden_sizes, action_dim], derived_seed(seed, "policy"))
+        self.std, self.n_components, self.action_dim = config.std, config.n_components, action_dim
+        n_outputs = action_dim if config.n_components == 1 else config.n_components * (action_dim + 1)
+        self.network = mlp([observation_dim, *config.hidden_sizes, n_outputs], derived_seed(seed, "policy"))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Mean actions in [-1, 1], (..., A)."""
-        return torch.tanh(self.network(observations))
+        """Actions in [-1, 1], (..., A)."""
+        if self.n_components == 1:
+            return torch.tanh(self.network(observations))
+        means, logits = self._components(observations)
+        likeliest = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, self.action_dim)
+        return means.gather(-2, likeliest).squeeze(-2)
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Log-density of actions, (...,); for a fixed width a scaled squared error and a constant."""
-        squared_error = (actions - self(observations)).square().sum(-1)
-        return squared_error * (-0.5 / self.std**2) - actions.shape[-1] * math.log(self.std * math.sqrt(2 * math.pi))
+        constant = self.action_dim * math.log(self.std * math.sqrt(2 * math.pi))
+        scale = -0.5 / self.std**2
+        if self.n_components == 1:
+            return (actions - self(observations)).square().sum(-1) * scale - constant
+        means, logits = self._components(observations)
+        squared_error = (actions.unsqueeze(-2) - means).square().sum(-1)
+        return torch.logsumexp(torch.log_softmax(logits, -1) + squared_error * scale, -1) - constant
+
+    def _components(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Means, (..., K, A), and the weights' logits, (..., K)."""
+        outputs = self.network(observations)
+        means, logits = outputs.split([self.n_components * self.action_dim, self.n_components], -1)
+        return torch.tanh(means).unflatten(-1, (self.n_components, self.action_dim)), logits
 
 
 @torch.no_grad()

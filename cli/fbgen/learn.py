@@ -67,6 +67,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     episodes: Annotated[int, typer.Option("--episodes", "-n", help="At least 50 to compare methods.")] = 50,
     seed: Annotated[int, typer.Option(help="Fixes the reset seed of each episode.")] = 1000,
+    stratified: Annotated[
+        bool, typer.Option("--stratified", help="Starts that cover the arena evenly; navigation tasks.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result is the same.")] = 1,
     video: Annotated[Path | None, typer.Option(help="Also write an MP4 of the first episode.")] = None,
     as_json: Json = False,
@@ -83,7 +86,15 @@ def evaluate(
     except ModuleNotFoundError as error:
         require_torch(error)
     with progress_bar("episodes", show_progress) as progress:
-        evaluate_run(run, n_episodes=episodes, seed=seed, workers=workers, video=video, progress=progress)
+        evaluate_run(
+            run,
+            n_episodes=episodes,
+            seed=seed,
+            stratified=stratified,
+            workers=workers,
+            video=video,
+            progress=progress,
+        )
     summaries = summarise([run])
     if as_json:
         print_json(summary_json(summaries))
@@ -159,11 +170,14 @@ def benchmark(
     ray: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Instead: a Ray cluster whose nodes share the folder.")
     ] = None,
+    known: Annotated[
+        Path | None, typer.Option(metavar="RESULTS", help="Results from elsewhere: runs that are not run again.")
+    ] = None,
     show_progress: ShowProgress = None,
 ) -> None:
     """Run tasks x methods x seeds x kinds of feedback: collect, label, train and evaluate.
 
-    The same command goes on with what was interrupted, and leaves alone what is done.
+    The same command goes on with what was interrupted, and leaves alone what is done. Ctrl-C writes the results so far.
 
     fbgen benchmark quick --workers 2
     """
@@ -183,7 +197,7 @@ def benchmark(
 
         chosen = load_benchmark(recipe)
         folder = out or Path(f"benchmark-{Path(recipe).stem}")
-        results = run_benchmark(chosen, folder, workers=workers, ray=ray, progress=stage)
+        results = run_benchmark(chosen, folder, workers=workers, ray=ray, known=known, progress=stage)
     print(results)
 
 

@@ -111,3 +111,64 @@ def test_a_killed_benchmark_goes_on_where_it_was_and_does_nothing_twice(tmp_path
 
     with pytest.raises(StoreError, match="holds a benchmark of another recipe; choose another --out"):
         run_benchmark(TINY, tmp_path / "out")
+
+    # Trained by another default, say, since the package was upgraded: trained anew, and that alone.
+    config = (runs / "bc/config.toml").read_text()
+    (runs / "bc/config.toml").write_text(config.replace("n_steps = 20", "n_steps = 19"))
+    safe_policy = (runs / "bc-safe/policy.safetensors").stat().st_mtime_ns
+    again = run_benchmark(load_benchmark(tmp_path / "tiny.toml"), tmp_path / "out")
+    assert (runs / "bc/config.toml").read_text() == config
+    assert (runs / "bc/policy.safetensors").stat().st_mtime_ns > policy
+    assert (runs / "bc-safe/policy.safetensors").stat().st_mtime_ns == safe_policy
+    outcome = [(row["method"], row["return"], row["cost"]) for row in rows]
+    assert [(row["method"], row["return"], row["cost"]) for row in parquet.read_table(again).to_pylist()] == outcome
+
+
+@pytest.mark.simulator
+def test_runs_known_from_elsewhere_are_taken_as_they_are_and_data_must_agree(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT)
+    recipe = load_benchmark(tmp_path / "tiny.toml")
+    known = run_benchmark(recipe, tmp_path / "here")
+    rows = parquet.read_table(known).to_pylist()
+
+    wider = replace(recipe, seeds=(2, 3), methods=("bc-safe", "bc"))
+    merged = parquet.read_table(run_benchmark(wider, tmp_path / "there", known=known))
+    assert [(row["seed"], row["method"]) for row in merged.to_pylist()] == [
+        (2, "bc-safe"), (2, "bc"), (3, "bc-safe"), (3, "bc"),
+    ]  # fmt: skip
+    assert merged.to_pylist()[2:] == rows[::-1]
+    run = tmp_path / "there/runs/SafetyPointCircle1-mixed/noise0-pairs40-length16-unsafe0-seed3"
+    assert not run.exists()
+    # With all known, no dataset is needed; other settings make other runs.
+    run_benchmark(recipe, tmp_path / "all", known=known)
+    assert not (tmp_path / "all/datasets").exists()
+    longer = replace(recipe, settings={**recipe.settings, "bc": {"cloning.n_steps": 21}})
+    run_benchmark(longer, tmp_path / "longer", known=known)
+    assert {path.name for path in (tmp_path / "longer").glob("runs/*/*/*")} == {"bc"}
+
+    with pytest.raises(StoreError, match=r"its datasets are cut to 11 episodes .*, this recipe's to 12"):
+        run_benchmark(replace(recipe, n_episodes=12), tmp_path / "twelve", known=known)
+    table = parquet.read_table(known)
+    other = [{**row, "dataset_fingerprint": "0" * 64} for row in rows]
+    parquet.write_table(
+        type(table).from_pylist(other).replace_schema_metadata(table.schema.metadata), tmp_path / "other.parquet"
+    )
+    with pytest.raises(StoreError, match=r"of another SafetyPointCircle1-mixed .fingerprint 00000000, here "):
+        run_benchmark(wider, tmp_path / "data", known=tmp_path / "other.parquet")
+
+
+@pytest.mark.simulator
+def test_an_interrupted_benchmark_leaves_the_results_so_far(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT)
+    recipe = load_benchmark(tmp_path / "tiny.toml")
+
+    def stage(name):
+        def report(done, total):
+            if name == "train and evaluate" and done == 1:
+                raise KeyboardInterrupt
+
+        return report
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(recipe, tmp_path / "out", progress=stage)
+    assert [row["method"] for row in parquet.read_table(tmp_path / "out/results.parquet").to_pylist()] == ["bc"]

@@ -30,6 +30,17 @@ def test_a_loaded_policy_acts_as_the_one_that_was_trained(run, policy, data, tra
     assert (loaded.task, loaded.method, loaded.name) == ("two-states", "presa", "presa")
 
 
+def test_a_mixture_acts_by_its_likeliest_component(tmp_path, data, trajectories):
+    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), n_components=3), seed=4)
+    save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
+    loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
+    with torch.no_grad():
+        expected = policy(data.observations[:20]).numpy()
+    np.testing.assert_allclose(loaded.act_together(observations), expected, atol=1e-6)
+    alone = [loaded.act(observation) for observation in observations]
+    np.testing.assert_array_equal(loaded.act_together(observations), alone)
+
+
 def test_actions_fill_the_box_of_the_task(run):
     loaded = load_policy(run)
     wide = type(loaded)(**{**vars(loaded), "action_low": np.array([10.0]), "action_high": np.array([14.0])})

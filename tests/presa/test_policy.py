@@ -46,7 +46,37 @@ def test_log_densities_in_chunks_equal_those_at_once():
     torch.testing.assert_close(log_probs(policy, observations, actions, chunk=3), expected)
 
 
-@pytest.mark.parametrize("values", [{"std": 0.0}, {"hidden_sizes": ()}, {"hidden_sizes": (0,)}])
+def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
+    policy = GaussianPolicy(3, 2, PolicyConfig(hidden_sizes=(8,), n_components=4), seed=0)
+    observations, actions = torch.randn(5, 3), torch.rand(5, 2)
+    outputs = policy.network(observations)
+    means, logits = torch.tanh(outputs[:, :8]).reshape(5, 4, 2), outputs[:, 8:]
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logits),
+        torch.distributions.Independent(torch.distributions.Normal(means, 0.3), 1),
+    )
+    torch.testing.assert_close(policy.log_prob(observations, actions), mixture.log_prob(actions))
+    expected = torch.stack([means[row, logits[row].argmax()] for row in range(5)])
+    assert torch.equal(policy(observations), expected)
+
+
+def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():
+    observations = torch.ones(256, 1)
+    actions = torch.where(torch.arange(256) < 160, 0.8, -0.8)[:, None]  # more right than left
+    acted = {}
+    for n_components in (1, 2):
+        policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8,), n_components=n_components), seed=0)
+        optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (-policy.log_prob(observations, actions).mean()).backward()
+            optimizer.step()
+        acted[n_components] = policy(observations[:1]).item()
+    assert acted[1] == pytest.approx(0.2, abs=0.02)  # the mean, which nobody did
+    assert acted[2] == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [{"std": 0.0}, {"hidden_sizes": ()}, {"hidden_sizes": (0,)}, {"n_components": 0}])
 def test_a_value_out_of_range_is_refused(values):
     with pytest.raises(RecipeError, match=next(iter(values))):
         PolicyConfig(**values)

@@ -1,0 +1,53 @@
+"""Where evaluation episodes start."""
+
+import numpy as np
+import pytest
+
+from feedbackgen.environments import make_env
+from feedbackgen.errors import RecipeError
+from feedbackgen.seeding import derived_seed
+from presa.evaluation import N_CANDIDATES, stratified_seeds
+
+CIRCLE = "SafetyPointCircle1-v0"
+N_EPISODES = 16
+
+
+def start_of(env, seed):
+    """Direction from the origin and heading, by the simulator's joint positions."""
+    env.reset(seed=seed)
+    robot = env.data.body("agent").id
+    x, y, _ = env.data.xpos[robot]
+    matrix = env.data.xmat[robot].reshape(3, 3)
+    return np.arctan2(y, x), np.arctan2(matrix[1, 0], matrix[0, 0])
+
+
+@pytest.mark.simulator
+def test_stratified_starts_are_one_from_each_of_equally_likely_strata():
+    seeds = stratified_seeds(CIRCLE, N_EPISODES, seed=5)
+    env = make_env(CIRCLE)
+    drawn = [derived_seed(5, "evaluation", index) for index in range(N_CANDIDATES * N_EPISODES)]
+    starts = np.array([start_of(env, seed) for seed in drawn])
+    kept = [drawn.index(seed) for seed in seeds]
+    assert len(set(kept)) == N_EPISODES
+    # Four sectors of equally many starts, and in each of them four ranges of headings.
+    sector = starts[:, 0].argsort().argsort() // (4 * N_CANDIDATES)
+    for one in range(4):
+        members = np.flatnonzero(sector == one)
+        quarter = starts[members, 1].argsort().argsort() // N_CANDIDATES
+        chosen = {int(quarter[np.flatnonzero(members == index)[0]]): index for index in kept if sector[index] == one}
+        assert sorted(chosen) == [0, 1, 2, 3]
+        # Within a stratum the first that was drawn, so neither its seed nor its place decides.
+        assert all(index == members[quarter == stratum].min() for stratum, index in chosen.items())
+
+
+@pytest.mark.simulator
+def test_any_number_of_stratified_starts_can_be_had_and_the_seed_decides():
+    for n_episodes in (1, 2, 7):
+        assert len(set(stratified_seeds(CIRCLE, n_episodes, seed=0))) == n_episodes
+    assert stratified_seeds(CIRCLE, 3, seed=0) == stratified_seeds(CIRCLE, 3, seed=0)
+    assert stratified_seeds(CIRCLE, 3, seed=0) != stratified_seeds(CIRCLE, 3, seed=1)
+
+
+def test_a_task_without_a_robot_in_the_plane_has_no_such_starts():
+    with pytest.raises(RecipeError, match="SafetyHopperVelocity-v1: stratified starts need a robot in the plane"):
+        stratified_seeds("SafetyHopperVelocity-v1", 10, seed=0)
