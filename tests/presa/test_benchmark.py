@@ -14,6 +14,7 @@ from presa.benchmark import BenchmarkRecipe, load_benchmark, run_benchmark
 TINY = BenchmarkRecipe(
     tasks=("SafetyPointCircle1-mixed",), methods=("bc", "bc-safe"), seeds=(3,), n_pairs=(40,), segment_lengths=(16,)
 )
+FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
 TEXT = """
 tasks = ["SafetyPointCircle1-mixed"]
 methods = ["bc", "bc-safe"]
@@ -87,9 +88,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 @pytest.mark.simulator
 def test_a_killed_benchmark_goes_on_where_it_was_and_does_nothing_twice(tmp_path):
     (tmp_path / "tiny.toml").write_text(TEXT)
-    code = "from fbgen.main import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", code, "benchmark", "tiny.toml", "--out", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path)
+    process = subprocess.Popen([*FBGEN, "benchmark", "tiny.toml", "--out", "out"], cwd=tmp_path)
     runs = tmp_path / "out/runs/SafetyPointCircle1-mixed/noise0-pairs40-length16-unsafe0-seed3"
     first = runs / "bc/benchmark.json"
     deadline = time.monotonic() + 120
@@ -131,8 +130,15 @@ def test_runs_known_from_elsewhere_are_taken_as_they_are_and_data_must_agree(tmp
     known = run_benchmark(recipe, tmp_path / "here")
     rows = parquet.read_table(known).to_pylist()
 
-    wider = replace(recipe, seeds=(2, 3), methods=("bc-safe", "bc"))
-    merged = parquet.read_table(run_benchmark(wider, tmp_path / "there", known=known))
+    text = TEXT.replace("seeds = [3]", "seeds = [2, 3]").replace('["bc", "bc-safe"]', '["bc-safe", "bc"]')
+    (tmp_path / "wider.toml").write_text(text)
+    wider = load_benchmark(tmp_path / "wider.toml")
+    subprocess.run(
+        [*FBGEN, "benchmark", "wider.toml", "--out", "there", "--known", "here/results.parquet"],
+        cwd=tmp_path,
+        check=True,
+    )
+    merged = parquet.read_table(tmp_path / "there/results.parquet")
     assert [(row["seed"], row["method"]) for row in merged.to_pylist()] == [
         (2, "bc-safe"), (2, "bc"), (3, "bc-safe"), (3, "bc"),
     ]  # fmt: skip
