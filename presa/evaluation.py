@@ -102,8 +102,8 @@ def stratified_seeds(task: str, n_episodes: int, seed: int) -> list[int]:
     """Reset seeds of one start from each of ``n_episodes`` strata of equal probability.
 
     The strata are by the direction in which the robot stands from the origin, and within that by its heading. Ten times
-    as many starts are drawn as are kept; each stratum holds ten of them, and the first drawn is kept, so a mean over the
-    episodes estimates the mean over all starts.
+    as many starts are drawn as are kept; each stratum holds ten of them, and the first drawn is kept, so that a mean
+    over the episodes estimates the mean over all starts.
 
     Raises:
         RecipeError: a task without a robot in the plane.
