@@ -30,7 +30,7 @@ from feedbackgen.tasks import Task, get_task
 from feedbackgen.workers import worker_pool
 from presa.configuration import configuration_text
 from presa.evaluation import EVALUATION_FILE, evaluate, read_evaluation, read_provenance
-from presa.methods import method_hash, method_name
+from presa.methods import find_method, method_hash, method_name
 from presa.training import resolve_config, train
 
 SHIPPED = Path(__file__).parent / "benchmarks"
@@ -93,6 +93,18 @@ class BenchmarkRecipe:
         name, _, preset = method.partition(":")
         preset, config = resolve_config(name, preset or None, self.settings.get(method))
         return preset, configuration_text(config)
+
+    def trained(self, cell: "Cell") -> "Cell":
+        """The cell whose run serves this one: a method that reads no labels is trained once for all feedback."""
+        if find_method(cell.method.partition(":")[0]).reads_labels:
+            return cell
+        return replace(
+            cell,
+            noise=self.noises[0],
+            n_pairs=self.n_pairs[0],
+            segment_length=self.segment_lengths[0],
+            unsafe_share=self.unsafe_shares[0],
+        )
 
     def cells(self) -> list["Cell"]:
         """All runs; seeds take turns last, so that what is there early covers every task and method."""
@@ -243,11 +255,13 @@ def run_benchmark(
         failed = [failure for failure in _call(_label, unlabelled, workers, ray, report("label")) if failure]
         if failed:
             raise DataError(failed[0])
-        todo = [(out, paths[cell.task], recipe, cell) for cell in cells if not _is_done(out, recipe, cell)]
+        runs = dict.fromkeys(recipe.trained(cell) for cell in cells)
+        todo = [(out, paths[cell.task], recipe, cell) for cell in runs if not _is_done(out, recipe, cell)]
         try:
             failed = [failure for failure in _call(_run, todo, workers, ray, report("train and evaluate")) if failure]
         finally:
-            rows |= {cell: list(_rows(out, cell)) for cell in cells if _is_done(out, recipe, cell)}
+            done = [cell for cell in cells if _is_done(out, recipe, recipe.trained(cell))]
+            rows |= {cell: list(_rows(out, cell, recipe.trained(cell))) for cell in done}
             results = _write_results(out, recipe, rows)
     if failed:
         raise DataError(f"{len(failed)} of {len(todo)} runs failed, the others are in {results}; first: {failed[0]}")
@@ -423,11 +437,13 @@ def _write_results(out: Path, recipe: BenchmarkRecipe, rows: Mapping[Cell, list[
     return results
 
 
-def _rows(out: Path, cell: Cell) -> Iterator[dict[str, Any]]:
+def _rows(out: Path, cell: Cell, trained: Cell) -> Iterator[dict[str, Any]]:
     """A row for each episode; what holds of the whole run is repeated, and costs nothing in the file."""
-    run = cell.folder(out)
+    run = trained.folder(out)
     provenance, evaluation = read_provenance(run), read_evaluation(run)
     times = json.loads((run / TIMES_FILE).read_text())
+    if trained != cell:
+        times = dict.fromkeys(times, 0.0)  # spent once
     config = (run / "config.toml").read_text()
     about = {**asdict(cell), "task": provenance["task"], "method": provenance["method"], "preset": provenance["preset"]}
     about |= {name: provenance[name] for name in ("cost_limit", "return_min", "return_max", "dataset_id")}

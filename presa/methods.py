@@ -49,10 +49,11 @@ class Method(NamedTuple):
     presets: Mapping[str, Any]  # configurations by name, ``default`` among them
     learner: type  # a `Learner`
     sees_rewards: bool = False  # True: it learns from the true rewards and costs, for reference only
+    reads_labels: bool = True  # False: any feedback on a dataset gives the same policy
 
 
 METHODS = {
-    "bc": Method(bc.BCConfig, bc.PRESETS, bc.BehaviourCloning),
+    "bc": Method(bc.BCConfig, bc.PRESETS, bc.BehaviourCloning, reads_labels=False),
     "bc-safe": Method(bc_safe.BCSafeConfig, bc_safe.PRESETS, bc_safe.SafeBehaviourCloning),
     "reference": Method(reference.ReferenceConfig, reference.PRESETS, reference.Reference),
     "cpl": Method(cpl.CPLConfig, cpl.PRESETS, cpl.CPL),
@@ -62,8 +63,8 @@ METHODS = {
     "safe-rlhf": Method(safe_rlhf.SafeRLHFConfig, safe_rlhf.PRESETS, safe_rlhf.SafeRLHF),
     "trac": Method(trac.TraCConfig, trac.PRESETS, trac.TraC),
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
-    "bcq-lag": Method(bcq_lag.BCQLagConfig, bcq_lag.PRESETS, bcq_lag.BCQLag, sees_rewards=True),
-    "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True),
+    "bcq-lag": Method(bcq_lag.BCQLagConfig, bcq_lag.PRESETS, bcq_lag.BCQLag, sees_rewards=True, reads_labels=False),
+    "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True, reads_labels=False),
 }
 
 

@@ -164,6 +164,19 @@ def test_runs_known_from_elsewhere_are_taken_as_they_are_and_data_must_agree(tmp
 
 
 @pytest.mark.simulator
+def test_a_method_that_reads_no_labels_is_trained_once_for_all_of_them(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT)
+    recipe = replace(load_benchmark(tmp_path / "tiny.toml"), noises=(0.0, 0.2))
+    rows = parquet.read_table(run_benchmark(recipe, tmp_path / "out")).to_pylist()
+    assert [(row["noise"], row["method"]) for row in rows] == [
+        (0.0, "bc"), (0.0, "bc-safe"), (0.2, "bc"), (0.2, "bc-safe"),
+    ]  # fmt: skip
+    assert len(list((tmp_path / "out").glob("runs/*/*/bc"))) == 1
+    assert len(list((tmp_path / "out").glob("runs/*/*/bc-safe"))) == 2
+    assert rows[0]["return"] == rows[2]["return"] and rows[0]["train_seconds"] > rows[2]["train_seconds"] == 0
+
+
+@pytest.mark.simulator
 def test_an_interrupted_benchmark_leaves_the_results_so_far(tmp_path):
     (tmp_path / "tiny.toml").write_text(TEXT)
     recipe = load_benchmark(tmp_path / "tiny.toml")
