@@ -106,12 +106,12 @@ class Batches:
         pair_rows, pair_mask = _whole_segments(data, data.pairs[pairs])
         safety_rows, safety_mask = _whole_segments(data, data.safety_segments[judged])
         return Batch(
-            pair_observations=_gather(data.observations, pair_rows),
-            pair_actions=_gather(data.actions, pair_rows),
+            pair_observations=gather(data.observations, pair_rows),
+            pair_actions=gather(data.actions, pair_rows),
             pair_mask=torch.from_numpy(pair_mask),
             preferences=torch.from_numpy(data.preferences[pairs]),
-            safety_observations=_gather(data.observations, safety_rows),
-            safety_actions=_gather(data.actions, safety_rows),
+            safety_observations=gather(data.observations, safety_rows),
+            safety_actions=gather(data.actions, safety_rows),
             safety_mask=torch.from_numpy(safety_mask),
             safety_labels=torch.from_numpy(data.safety_labels[judged]),
         )
@@ -204,11 +204,12 @@ def _whole_segments(data: LearningData, segments: IntArray) -> tuple[IntArray, B
     return data.segment_starts[segments][..., None] + np.minimum(places, lengths - 1), places < lengths
 
 
-def _gather(values: Tensor | MappedRows, rows: IntArray) -> Tensor:
+def gather(values: Tensor | MappedRows, rows: IntArray | Tensor) -> Tensor:
+    """Those rows of ``values``, (*rows.shape, columns)."""
     if isinstance(values, MappedRows):
         return values[rows]
-    # Half the time of indexing with several dimensions.
-    gathered = values.index_select(0, torch.from_numpy(rows.ravel()))
+    # Indexing with several dimensions takes two to seven times as long.
+    gathered = values.index_select(0, torch.as_tensor(rows).reshape(-1))
     return gathered.reshape(*rows.shape, values.shape[1])
 
 

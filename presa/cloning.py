@@ -9,7 +9,7 @@ from torch import Tensor
 from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import FloatArray, IntArray
-from presa.batch import LearningData
+from presa.batch import LearningData, gather
 from presa.policy import GaussianPolicy
 
 BLOCK = 100  # steps whose minibatches are drawn at once; learners are saved at multiples of it
@@ -72,7 +72,8 @@ class Cloning:
             self._draw(step // BLOCK)
         set_learning_rate(self._optimizer, self._config, step)
         rows = self._batches[step % BLOCK]
-        loss = cloning_loss(self._policy, self._data.observations[rows], self._data.actions[rows])
+        steps = gather(self._data.observations, rows), gather(self._data.actions, rows)
+        loss = cloning_loss(self._policy, *steps)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

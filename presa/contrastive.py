@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from feedbackgen.errors import RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import FloatArray
-from presa.batch import LearningData, sample_segment_steps
+from presa.batch import LearningData, gather, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate
 from presa.policy import PolicyConfig
@@ -88,7 +88,7 @@ class ContrastiveLearner:
     def _update_contrast(self, step: int) -> dict[str, float]:
         config, data = self._config, self._data
         rows, labels = self._draw(step)
-        log_likelihoods = self.policy.log_prob(data.observations[rows], data.actions[rows])
+        log_likelihoods = self.policy.log_prob(gather(data.observations, rows), gather(data.actions, rows))
         utilities = config.utility_scale * config.utility_length * log_likelihoods.mean(-1)
         first, second = utilities.split(config.n_pairs)
         loss = preference_loss(first, second, labels, config.conservative_bias)

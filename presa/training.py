@@ -24,6 +24,7 @@ from presa.batch import LearningData, dataset_learning_data, feedback_hash
 from presa.checkpoint import POLICY_FILE, load_state, save_state
 from presa.cloning import BLOCK
 from presa.configuration import configuration_text, configured, read_configuration
+from presa.memory import freed_memory_kept
 from presa.methods import Learner, find_method, method_hash, method_name
 from presa.true_rewards import RewardedData, dataset_rewarded_data
 
@@ -168,7 +169,7 @@ def fit(
     if not resume and not force:
         _refuse_existing(out)
     method, seed = provenance["method"], provenance["seed"]
-    with _one_deterministic_thread():
+    with _one_deterministic_thread(), freed_memory_kept():
         learning = (learner or find_method(method).learner)(data, config, seed)
         first = _begin(out, learning, config, provenance, resume=resume and not force)
         if first is None:

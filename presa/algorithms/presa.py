@@ -20,7 +20,7 @@ from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import FloatArray, IntArray
 from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
-from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
+from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
 from presa.contrastive import preference_loss
@@ -200,7 +200,7 @@ class PreSa:
     def _update_constrained(self, step: int) -> dict[str, float]:
         config, data, n_half = self._config, self._data, self._config.n_safety_segments // 2
         rows, places, labels, both_safe = self._batches.draw(step)  # segments: first, second, safe, unsafe
-        log_likelihoods = self.policy.log_prob(data.observations[rows], data.actions[rows])
+        log_likelihoods = self.policy.log_prob(gather(data.observations, rows), gather(data.actions, rows))
         log_ratios = log_likelihoods - self._reference_log_probs[rows]
         utilities = utility(log_ratios, places, config)
         first, second, safe, unsafe = utilities.split([config.n_pairs, config.n_pairs, n_half, n_half])

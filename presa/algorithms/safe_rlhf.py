@@ -31,7 +31,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from feedbackgen.errors import RecipeError
 from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.types import FloatArray, IntArray
-from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
+from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate, step_distribution
 from presa.ensemble import preference_loss
@@ -231,7 +231,7 @@ class SafeRLHF:
     def _update_values(self, place: int) -> dict[str, float]:
         assert self._targets is not None
         (rows,) = self._draw(place)
-        loss = mse_loss(self._networks["value"](self._data.observations[rows]), self._targets[rows])
+        loss = mse_loss(self._networks["value"](gather(self._data.observations, rows)), self._targets[rows])
         return {"loss": self._descend(loss)}
 
     def _update_policy(self, place: int) -> dict[str, float]:
@@ -242,7 +242,7 @@ class SafeRLHF:
         rewards, costs = self._advantages[rows].T
         weights = advantage_weights(rewards, costs, multiplier, config.temperature, config.weight_max)
         weights = weights / weights.mean()
-        log_likelihoods = self.policy.log_prob(self._data.observations[rows], self._data.actions[rows])
+        log_likelihoods = self.policy.log_prob(gather(self._data.observations, rows), gather(self._data.actions, rows))
         set_learning_rate(self._optimizer, config.improvement, place)
         loss = self._descend(-(weights * log_likelihoods).mean())
         value = float((weights * self._safe[rows]).mean())
@@ -265,7 +265,7 @@ class SafeRLHF:
 
     def _segment_sums(self, name: str, rows: Tensor, lengths: Tensor) -> Tensor:
         """Sums over segments, from the mean of their drawn steps, (N,)."""
-        steps = torch.cat([self._data.observations[rows], self._data.actions[rows]], dim=-1)
+        steps = torch.cat([gather(self._data.observations, rows), gather(self._data.actions, rows)], dim=-1)
         return lengths * self._networks[name](steps)[..., 0].mean(-1)
 
     def _set_targets(self) -> None:

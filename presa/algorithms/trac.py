@@ -21,7 +21,7 @@ from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import BoolArray, FloatArray, IntArray
 from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
-from presa.batch import LearningData, require_preferences, require_safety_labels, sample_segment_steps
+from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate
 from presa.policy import GaussianPolicy, PolicyConfig, log_probs
@@ -163,7 +163,7 @@ class TraC:
     def _update_classification(self, step: int) -> dict[str, float]:
         config, data = self._config, self._data
         rows, places, weights = self._draw(step)  # segments: desirable, undesirable
-        log_likelihoods = self.policy.log_prob(data.observations[rows], data.actions[rows])
+        log_likelihoods = self.policy.log_prob(gather(data.observations, rows), gather(data.actions, rows))
         utilities = utility(log_likelihoods - self._reference_log_probs[rows], places, config)
         loss = classification_loss(utilities, weights, config.undesirable_weight)
         set_learning_rate(self._optimizer, config, step)
