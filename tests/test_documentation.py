@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,27 @@ def answer_everything(address: str, key: str) -> None:
             ]
             body = {"query": asked["query"], "answer": answer, "seconds": 1.0, "request": f"question-{asked['query']}"}
             state = client.post("/api/answer", json=body).raise_for_status().json()
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+def test_an_algorithm_of_ones_own_is_trained_and_benchmarked_as_its_page_says():
+    page, examples = ROOT / "docs" / "your-algorithm.md", ROOT / "examples"
+    assert blocks(page, "python") == [(examples / "my_method.py").read_text()]
+    assert f"```\n{(examples / 'my-benchmark.toml').read_text()}```" in page.read_text()
+    shutil.copytree(examples, "examples")
+    recipe = Path("examples/my-benchmark.toml")
+    shorter = "cloning.n_steps = 20\nn_steps = 20\n"
+    small = re.sub("seeds = .*", "seeds = [0]\nsegment_lengths = [16]\nevaluation_episodes = 1", recipe.read_text())
+    small = re.sub(r"n_episodes = \d+", "n_episodes = 11", re.sub(r"n_pairs = \[\d+\]", "n_pairs = [40]", small))
+    small += f"{shorter}[settings.presa]\nrefining.n_steps = 20\n{shorter}[settings.bc-safe]\ncloning.n_steps = 20\n"
+    recipe.write_text(small)
+    commands = commands_of(page)
+    assert [command.split()[1] for command in commands] == ["train", "evaluate", "benchmark", "benchmark-report"]
+    commands[0] += " --set n_steps=100"
+    make_dataset(dataset_id="feedbackgen/SafetyPointCircle1-v0/tour-v0")
+    run_all(["fbgen label feedbackgen/SafetyPointCircle1-v0/tour-v0 --pairs 50 --segment-length 8", *commands])
+    assert "my_method" in Path("my-benchmark.md").read_text()
 
 
 def commands_of(page: Path) -> list[str]:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from feedbackgen.errors import RecipeError, StoreError
+from feedbackgen.errors import DataError, RecipeError, StoreError
 from presa.benchmark import BenchmarkRecipe
 from presa.checkpoint import load_policy
 from presa.methods import METHODS, find_method, method_hash, method_name
@@ -30,6 +33,9 @@ class MineConfig:
 
 METHOD = Method(MineConfig, {"default": MineConfig()}, BehaviourCloning)
 '''
+
+
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "my_method.py")
 
 
 @pytest.fixture
@@ -56,6 +62,43 @@ def test_a_run_of_a_file_that_has_changed_is_not_resumed(mine, data, tmp_path):
     changed = about | {"method_sha256": method_hash(str(mine))}
     with pytest.raises(StoreError, match="differs in method_sha256"):
         fit(data, config, changed, learner=learner, out=tmp_path / "run", resume=True)
+
+
+@pytest.fixture
+def example_config(small_config):
+    settings = {"policy": small_config.policy, "cloning": replace(small_config.cloning, learning_rate_final=1.0)}
+    return replace(find_method(EXAMPLE).presets["default"], **settings, n_steps=400, n_pairs=16)
+
+
+def test_the_example_learns_the_safe_and_preferred_action(data, example_config):
+    learner = find_method(EXAMPLE).learner(data, example_config, 0)
+    for step in range(learner.n_steps):
+        learner.update(step)
+    below, above = learner.policy(torch.tensor([[-1.0], [1.0]])).flatten().tolist()
+    assert (above - below) / 2 == pytest.approx(0.4, abs=0.15)
+
+
+def test_the_example_resumes_to_the_same_bytes(data, example_config, tmp_path):
+    def stop(done, total):
+        if done == 600:
+            raise KeyboardInterrupt
+
+    def run(name, **options):
+        about = {"method": "my_method", "seed": 0, "task": "t"}
+        learner = find_method(EXAMPLE).learner
+        return fit(data, example_config, about, learner=learner, out=tmp_path / name, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", progress=stop)
+    assert not (tmp_path / "killed" / "policy.safetensors").exists()
+    policies = [run("undisturbed"), run("killed", resume=True)]
+    assert len({(policy / "policy.safetensors").read_bytes() for policy in policies}) == 1
+
+
+def test_the_example_asks_for_a_winner_that_is_not_unsafe(data, example_config):
+    unsafe = replace(data, safety_labels=np.full_like(data.safety_labels, -1))
+    with pytest.raises(DataError, match="every winner is labelled unsafe"):
+        find_method(EXAMPLE).learner(unsafe, example_config, 0)
 
 
 def test_ours_have_no_file_to_hash():
