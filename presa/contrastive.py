@@ -61,6 +61,17 @@ def preference_loss(first: Tensor, second: Tensor, labels: Tensor, conservative_
     return (labels * second_wins + (1 - labels) * first_wins).mean()
 
 
+def preferred_mean(values: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the winners' steps; not a number where all pairs are ties.
+
+    Args:
+        values: of the steps of the first segments, then of the second, (2 P, K).
+        labels: P(second preferred), (P,).
+    """
+    first, second = values.chunk(2)
+    return torch.where(labels[:, None] > 0.5, second, first)[labels != 0.5].mean()
+
+
 class ContrastiveLearner:
     """CPL on any labels of the pairs, one update at a time: cloning of everything first, then the contrast."""
 
@@ -99,11 +110,13 @@ class ContrastiveLearner:
         with torch.no_grad():
             decided = labels != 0.5
             correct = ((second > first) == (labels > 0.5))[decided].float().mean()
+            preferred = preferred_mean(log_likelihoods, labels)
             return {
-                "loss": float(loss),
-                "preference_loss": float(loss),
+                "loss": float(loss.detach()),
+                "preference_loss": float(loss.detach()),
                 "preference_accuracy": float(correct),
                 "log_likelihood": float(log_likelihoods.mean()),
+                "log_likelihood_preferred": float(preferred),
             }
 
     def _draw(self, step: int) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -101,6 +102,12 @@ def _load(path: Path) -> Method:
         raise RecipeError(f"method {path}: no such file")
     if path.stem in METHODS:
         raise RecipeError(f"method {path}: {path.stem} is the name of one of ours; rename the file")
+    return _imported(path, method_hash(str(path)))
+
+
+@lru_cache
+def _imported(path: Path, content_hash: str | None) -> Method:
+    """Run the file, once as long as it stays the same: its configurations are of one class then."""
     module_name = f"presa_user_method_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None

@@ -29,11 +29,15 @@ from presa.methods import Learner, find_method, method_hash, method_name
 from presa.true_rewards import RewardedData, dataset_rewarded_data
 
 STATE_FILE = "training_state.safetensors"
-RUN_FILES = (POLICY_FILE, STATE_FILE, "config.toml", "provenance.json", "metrics.csv", "evaluation.json")
+WARNINGS_FILE = "warnings.txt"  # a line each, behind the update by which it came
+RUN_FILES = (
+    POLICY_FILE, STATE_FILE, "config.toml", "provenance.json", "metrics.csv", WARNINGS_FILE, "evaluation.json",
+)  # fmt: skip
 LOG_EVERY = BLOCK  # updates per row of metrics
 SAVE_EVERY = 5 * BLOCK  # updates between saved states; a multiple of LOG_EVERY
 COLUMNS = (
-    "step", "phase", "loss", "log_likelihood", "preference_loss", "preference_accuracy", "preference_accuracy_safe",
+    "step", "phase", "loss", "log_likelihood", "log_likelihood_safe", "log_likelihood_preferred",
+    "preference_loss", "preference_accuracy", "preference_accuracy_safe",
     "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
     "utility_centre", "log_ratio_safe",
     "classification_accuracy", "utility_desirable", "utility_undesirable",
@@ -43,7 +47,9 @@ COLUMNS = (
 SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256")
 PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
 
-Progress = Callable[[int, int], None]  # updates done, of how many
+# Updates done, of how many, the phase, and the means of what it logs over the last of them.
+Progress = Callable[[int, int, str, Mapping[str, float]], None]
+Warn = Callable[[str], None]
 
 
 def train(
@@ -58,6 +64,7 @@ def train(
     force: bool = False,
     mapped: bool = False,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Path:
     """Train a policy from a feedback store and the dataset it belongs to.
 
@@ -72,9 +79,10 @@ def train(
         force: replace the run.
         mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
         progress: called after each block of updates.
+        warn: called with each warning, once, as it comes; left out, they are Python's, at the end.
 
     Returns:
-        The run folder.
+        The run folder; its ``warnings.txt`` holds the warnings, if there were any.
 
     Raises:
         RecipeError: an unknown method, preset or key, or a value out of range.
@@ -123,6 +131,7 @@ def train(
         resume=resume,
         force=force,
         progress=progress,
+        warn=warn,
     )
 
 
@@ -161,6 +170,7 @@ def fit(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Path:
     """Train on data in memory; ``provenance`` names at least method, seed and task. Raises as `train` does.
 
@@ -169,23 +179,25 @@ def fit(
     if not resume and not force:
         _refuse_existing(out)
     method, seed = provenance["method"], provenance["seed"]
-    with _one_deterministic_thread(), freed_memory_kept():
+    with _one_deterministic_thread(), freed_memory_kept(), _told_warnings(out, warn) as tell:
         learning = (learner or find_method(method).learner)(data, config, seed)
         first = _begin(out, learning, config, provenance, resume=resume and not force)
         if first is None:
             return out
+        tell(first)
         rows, phase = [], ""
         with _tensorboard(out, first) as writer:
             for step in range(first, learning.n_steps):
                 phase, values = learning.update(step)
                 rows.append(values)
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == learning.n_steps:
-                    _log(out, writer, step + 1, phase, rows)
+                    means = _log(out, writer, step + 1, phase, rows)
+                    tell(step + 1)
                     rows = []
                     if (step + 1) % SAVE_EVERY == 0:
                         save_state(out / STATE_FILE, learning.state(), {"step": step + 1})
                     if progress is not None:
-                        progress(step + 1, learning.n_steps)
+                        progress(step + 1, learning.n_steps, phase, means)
         _require_finite_parameters(learning)
         save_any_policy(out / POLICY_FILE, learning.policy, data, task=provenance["task"], method=method)
         (out / STATE_FILE).unlink(missing_ok=True)
@@ -278,7 +290,7 @@ def _clear(out: Path) -> None:
         events.unlink()
 
 
-def _log(out: Path, writer: Any, step: int, phase: str, rows: list[dict[str, float]]) -> None:
+def _log(out: Path, writer: Any, step: int, phase: str, rows: list[dict[str, float]]) -> dict[str, float]:
     """One row: means over the updates since the last, without those where a quantity was undefined."""
     # A phase may end within a row; the row is of the last phase then.
     rows = [row for row in rows if row.keys() == rows[-1].keys()]
@@ -293,6 +305,7 @@ def _log(out: Path, writer: Any, step: int, phase: str, rows: list[dict[str, flo
         writer.add_scalar(f"{phase}/{name}", value, step)
     if not np.isfinite(means["loss"]):
         raise DataError(f"{phase}: the loss is not finite at update {step}; lower the learning rate")
+    return means
 
 
 def _cell(value: float | None) -> str:
@@ -309,6 +322,36 @@ def _cut_metrics(path: Path, step: int) -> None:
         with draft.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
         draft.replace(path)
+
+
+@contextmanager
+def _told_warnings(out: Path, warn: Warn | None) -> Iterator[Callable[[int], None]]:
+    """What is yielded writes the warnings that came by an update into the run folder, each once, and tells of them."""
+    passed_on: list[warnings.WarningMessage] = []
+
+    def tell(step: int) -> None:
+        path = out / WARNINGS_FILE
+        known = {line.partition(": ")[2] for line in path.read_text().splitlines()} if path.exists() else set()
+        for warning in caught:
+            message = " ".join(str(warning.message).split())
+            ours = warning.category is UserWarning
+            if ours and message not in known:
+                known.add(message)
+                with writing_to(path), path.open("a") as file:
+                    file.write(f"{step}: {message}\n")
+                if warn is not None:
+                    warn(message)
+            if warn is None or not ours:
+                passed_on.append(warning)
+        caught.clear()
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield tell
+    finally:
+        for warning in [*passed_on, *caught]:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """``fbgen train``, ``evaluate``, ``report``, ``benchmark``: from feedback to a policy, and how good and safe it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +33,6 @@ def train(
 
     fbgen train presa feedbackgen/SafetyPointCircle1-v0/mixed-v0 --seed 0 --out runs/presa
     """
-    import warnings
-
     overrides = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
@@ -44,8 +43,7 @@ def train(
         from presa.training import train as train_policy
     except ModuleNotFoundError as error:
         require_torch(error)
-    with warnings.catch_warnings(record=True) as caught, progress_bar("updates", show_progress) as progress:
-        warnings.simplefilter("always", UserWarning)
+    with progress_bar("updates", show_progress) as bar:
         run = train_policy(
             method,
             feedback,
@@ -56,11 +54,21 @@ def train(
             resume=resume,
             force=force,
             mapped=mapped,
-            progress=progress,
+            progress=lambda done, total, phase, values: bar(done, total, _standing(phase, values)),
+            warn=lambda message: say(f"warning: {message}"),
         )
-    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        say(f"warning: {message}")
     print(run)
+
+
+def _standing(phase: str, values: Mapping[str, float]) -> str:
+    """How a training stands, for its bar."""
+    parts = [phase]
+    if "multiplier" in values:
+        parts.append(f"multiplier {values['multiplier']:.2f}")
+    if "constraint_value" in values:
+        value, threshold = values["constraint_value"], values["constraint_threshold"]
+        parts.append(f"constraint {value:.2f} of {threshold:.2f}, {'met' if value >= threshold else 'not met'}")
+    return ", ".join(parts)
 
 
 def evaluate(

@@ -2,11 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int, now: str = ..., /) -> None:
+        """Move the bar; ``now`` is what stands before it from now on."""
 
 
 def say(message: str) -> None:
@@ -47,12 +50,12 @@ def progress_bar(what: str, show: bool | None = None) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if show is False or (show is None and not console.is_terminal):
-        yield lambda done, total: None
+        yield lambda done, total, now="": None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, now=what: bar.update(task, completed=done, total=total, description=now)
 
 
 def require_torch(error: ModuleNotFoundError) -> NoReturn:

@@ -23,7 +23,7 @@ from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
-from presa.contrastive import preference_loss
+from presa.contrastive import preference_loss, preferred_mean
 from presa.lagrange import Multiplier
 from presa.policy import GaussianPolicy, PolicyConfig, log_probs
 
@@ -225,10 +225,11 @@ class PreSa:
             decided = labels != 0.5
             correct = (second > first) == (labels > 0.5)
             safe_log_ratio = float(log_ratios[2 * config.n_pairs : -n_half].mean())
+            preferred = preferred_mean(log_likelihoods[: 2 * config.n_pairs], labels)
             self._warn(step, safe_log_ratio)
             return {
-                "loss": float(total),
-                "preference_loss": float(preference),
+                "loss": float(total.detach()),
+                "preference_loss": float(preference.detach()),
                 "constraint_value": value,
                 "constraint_threshold": config.threshold,
                 "constraint_met": float(value >= config.threshold),
@@ -239,6 +240,8 @@ class PreSa:
                 "utility_unsafe": float(unsafe.mean()),
                 "utility_centre": self._centre,
                 "log_likelihood": float(log_likelihoods.mean()),
+                "log_likelihood_safe": float(log_likelihoods[2 * config.n_pairs : -n_half].mean()),
+                "log_likelihood_preferred": float(preferred),
                 "log_ratio_safe": safe_log_ratio,
             }
 

@@ -173,7 +173,7 @@ class TraC:
         with torch.no_grad():
             desirable, undesirable = utilities.chunk(2)
             return {
-                "loss": float(loss),
+                "loss": float(loss.detach()),
                 "classification_accuracy": float((utilities * _signs(len(utilities)) < 0).float().mean()),
                 "utility_desirable": float(desirable.mean()),
                 "utility_undesirable": float(undesirable.mean()),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from feedbackgen.tasks import TASKS
 
 FBGEN = [sys.executable, "-W", "ignore", "-c", "from fbgen.main import main; main()"]
 QUICK = ["--set", "cloning.n_steps=100", "--set", "refining.n_steps=100", "--set", "n_steps=100"]
+SMALL = [*QUICK, "--set", "n_pairs=8", "--set", "n_safety_segments=8", "--set", "policy.hidden_sizes=[8]"]
 
 
 @pytest.fixture
@@ -316,6 +319,35 @@ def test_ctrl_c_in_collect_leaves_nothing_under_the_name(datasets, workers):
     )
     assert result.returncode == 1 and "interrupted" in one_line(result.stderr)
     assert not target.exists()
+
+
+def test_train_tells_warnings_in_one_line_each_and_shows_no_bar_off_a_terminal(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 50, "--segment-length", 8)
+    capped = ["--set", "threshold=1.0", "--set", "multiplier_initial=5.0", "--set", "n_steps=300"]
+    code, out, error = fbgen("train", "presa", DATASET, *SMALL, *capped, "--out", "run")
+    assert code == 0 and out == "run\n"
+    assert all(line.startswith("warning: ") for line in error.splitlines())
+    assert error.count("its multiplier rests at the cap") == 1
+    told = {line.partition(": ")[2] for line in Path("run/warnings.txt").read_text().splitlines()}
+    assert told == {line.removeprefix("warning: ") for line in error.splitlines()}
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_on_a_terminal_the_bar_of_train_says_how_the_constraint_stands(fbgen):
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 50, "--segment-length", 8)
+    master, slave = os.openpty()
+    command = [*FBGEN, "train", "presa", DATASET, *SMALL, "--set", "threshold=0.1", "--out", "run"]
+    with subprocess.Popen(command, stderr=slave, stdout=subprocess.PIPE, env=os.environ | {"COLUMNS": "80"}) as process:
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # Linux ends a terminal whose other side is closed so
+            while part := os.read(master, 4096):
+                shown += part
+    os.close(master)
+    assert process.returncode == 0
+    assert re.search(rb"presa, multiplier 0\.\d\d, constraint 0\.\d\d of 0\.10, met", shown)
 
 
 def test_ctrl_c_in_train_leaves_no_policy():

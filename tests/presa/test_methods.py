@@ -79,7 +79,7 @@ def test_the_example_learns_the_safe_and_preferred_action(data, example_config):
 
 
 def test_the_example_resumes_to_the_same_bytes(data, example_config, tmp_path):
-    def stop(done, total):
+    def stop(done, *_):
         if done == 600:
             raise KeyboardInterrupt
 
@@ -99,6 +99,17 @@ def test_the_example_asks_for_a_winner_that_is_not_unsafe(data, example_config):
     unsafe = replace(data, safety_labels=np.full_like(data.safety_labels, -1))
     with pytest.raises(DataError, match="every winner is labelled unsafe"):
         find_method(EXAMPLE).learner(unsafe, example_config, 0)
+
+
+def test_a_users_file_is_imported_once_until_it_changes(mine, tmp_path):
+    counting = "from pathlib import Path\nPath('imports').open('a').write('x')\n"
+    mine.write_text(MINE + counting)
+    _, config = resolve_config(str(mine))
+    assert isinstance(config, find_method(str(mine)).config)
+    assert Path("imports").read_text() == "x"
+    mine.write_text(MINE + counting + "\n")
+    find_method(str(mine))
+    assert Path("imports").read_text() == "xx"
 
 
 def test_ours_have_no_file_to_hash():

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from feedbackgen.episodes import write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError, StoreError
 from feedbackgen.label import LabelConfig, label
 from feedbackgen.types import Episode
+from presa.algorithms import presa as algorithm
 from presa.checkpoint import load_policy
 from presa.training import COLUMNS, fit, train
 
@@ -24,7 +26,7 @@ def config(small_config):
 
 
 def interrupted_at(step):
-    def progress(done, total):
+    def progress(done, *_):
         if done == step:
             raise KeyboardInterrupt
 
@@ -39,7 +41,8 @@ def interrupted(data, config, out, step):
 def test_a_run_folder_holds_policy_configuration_provenance_and_metrics(data, config, tmp_path):
     calls = []
     run = fit(data, config, PROVENANCE, out=tmp_path / "run", progress=lambda *done: calls.append(done))
-    assert calls[-1] == (850, 850)
+    assert calls[-1][:3] == (850, 850, "presa")
+    assert calls[-1][3].keys() >= {"multiplier", "constraint_value", "constraint_threshold"}
     record = json.loads((run / "provenance.json").read_text())
     assert record["method"] == "presa"
     assert {"versions", "created", "host", "estimates"} <= record.keys()
@@ -51,6 +54,50 @@ def test_a_run_folder_holds_policy_configuration_provenance_and_metrics(data, co
     assert list((run / "tensorboard").glob("events.out.*"))
     assert not (run / "training_state.safetensors").exists()
     assert load_policy(run).task == "two-states"
+
+
+@pytest.fixture
+def warning_config(config, monkeypatch):
+    """The multiplier rests at its cap from the start, and is soon reported."""
+    monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
+    return replace(config, multiplier_initial=5.0, multiplier_rate=1.0, threshold=1.0)
+
+
+def test_a_warning_is_told_as_it_comes_and_stays_in_the_run_folder(data, warning_config, tmp_path, recwarn):
+    events = []
+    run = fit(
+        data,
+        warning_config,
+        PROVENANCE,
+        out=tmp_path / "run",
+        progress=lambda done, *_: events.append(done),
+        warn=events.append,
+    )
+    told = [event for event in events if isinstance(event, str)]
+    assert len(told) == 1 and "its multiplier rests at the cap 5.0" in told[0]
+    assert events.index(told[0]) < events.index(600)
+    assert (run / "warnings.txt").read_text() == f"600: {told[0]}\n"
+    assert not [warning for warning in recwarn if warning.category is UserWarning]
+
+
+def test_a_warning_is_pythons_where_nobody_is_told(data, warning_config, tmp_path):
+    with pytest.warns(UserWarning, match="rests at the cap"):
+        fit(data, warning_config, PROVENANCE, out=tmp_path / "run")
+
+
+def test_a_silenced_warning_stays_in_the_run_folder_and_comes_once_in_a_resumed_run(data, warning_config, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        interrupted(data, warning_config, tmp_path / "run", 600)
+        fit(data, warning_config, PROVENANCE, out=tmp_path / "run", resume=True)
+        assert len((tmp_path / "run" / "warnings.txt").read_text().splitlines()) == 1
+        fit(data, replace(warning_config, multiplier_max=9.0), PROVENANCE, out=tmp_path / "run", force=True)
+    assert "the cap 9.0" in (tmp_path / "run" / "warnings.txt").read_text()
+
+
+def test_a_run_without_a_warning_has_no_file_of_them(data, config, tmp_path, recwarn):
+    assert not (fit(data, config, PROVENANCE, out=tmp_path / "run") / "warnings.txt").exists()
+    assert not [warning for warning in recwarn if warning.category is UserWarning]
 
 
 def test_the_same_seed_gives_the_same_bytes(data, config, tmp_path):

@@ -52,7 +52,7 @@ def test_bcq_lag_chooses_the_reckless_action_only_where_it_costs_nothing(rewarde
 def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path):
     config = replace(SMALL, n_steps=700, batch_size=8, critic_sizes=(4,))
 
-    def stop(done, total):
+    def stop(done, *_):
         if done == 600:
             raise KeyboardInterrupt
 

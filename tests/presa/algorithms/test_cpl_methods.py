@@ -9,7 +9,7 @@ import torch
 from feedbackgen.errors import DataError, RecipeError
 from presa.algorithms.cpl import CPL, CPLConfig
 from presa.algorithms.cpl_safety_first import CPLSafetyFirst, CPLSafetyFirstConfig, safety_first
-from presa.contrastive import preference_loss
+from presa.contrastive import preference_loss, preferred_mean
 
 
 def small(kind, small_config):
@@ -52,6 +52,13 @@ def test_swapping_a_pair_swaps_the_label():
     # softplus(-(1.2 - 0.5 * 0.3)) = log(1 + exp(-1.05)) = 0.3001; the tie: half of log(1 + exp(-0.9)) and of
     # log(1 + exp(1.2)), (0.3412 + 1.4633) / 2 = 0.9022; mean 0.6012
     assert float(loss) == pytest.approx(0.6012, abs=1e-4)
+
+
+def test_the_mean_over_winners_leaves_ties_out():
+    values = torch.tensor([[1.0, 3.0], [10.0, 20.0], [5.0, 5.0], [7.0, 9.0], [0.0, 0.0], [6.0, 6.0]])
+    # The second wins the first pair, the first the second: (7 + 9 + 10 + 20) / 4
+    assert preferred_mean(values, torch.tensor([1.0, 0.0, 0.5])) == 11.5
+    assert torch.isnan(preferred_mean(values, torch.full((3,), 0.5)))
 
 
 def test_a_resumed_run_takes_the_same_steps(data, small_config):

@@ -73,7 +73,7 @@ def test_sampled_actions_stay_within_the_box_and_carry_the_gradient(rewarded):
 def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path):
     config = replace(SMALL, n_steps=700, batch_size=8, critic_sizes=(4,))
 
-    def stop(done, total):
+    def stop(done, *_):
         if done == 600:
             raise KeyboardInterrupt
 

@@ -150,6 +150,19 @@ def test_the_safe_half_of_a_batch_can_follow_the_preferences_too(data, small_con
     assert learnt_gain(trained(data, preferred)[0]) > learnt_gain(trained(data, small_config)[0])
 
 
+def test_the_likelihoods_of_winners_and_of_safe_segments_are_those_of_the_batch(data, small_config):
+    learner = PreSa(data, small_config, 0)
+    rows = [learner.update(step)[1] for step in range(600)]
+    batch, _, labels, _ = learner._batches.draw(0)
+    with torch.no_grad():
+        expected = learner.policy.log_prob(data.observations[batch], data.actions[batch]).mean(-1)
+    first, second, safe, _ = expected.split(16)
+    winners = [pair[int(label)] for *pair, label in zip(first, second, labels, strict=True) if label != 0.5]
+    row = learner.update(len(rows))[1]
+    assert row["log_likelihood_safe"] == pytest.approx(float(safe.mean()), abs=1e-4)
+    assert row["log_likelihood_preferred"] == pytest.approx(float(sum(winners) / len(winners)), abs=1e-4)
+
+
 def test_a_multiplier_at_its_cap_is_reported(data, small_config, monkeypatch):
     monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
     config = replace(small_config, multiplier_initial=5.0, n_steps=30)

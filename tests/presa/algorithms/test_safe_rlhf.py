@@ -134,7 +134,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(data, config, tmp_path, n_steps
     # In or behind each phase from the cost model on; each state was saved at the multiple of 500 before.
     for stop in (600, 1100):
 
-        def interrupt(done, total, stop=stop):
+        def interrupt(done, *_, stop=stop):
             if done == stop:
                 raise KeyboardInterrupt
 

@@ -119,7 +119,7 @@ def test_the_paper_preset_runs_on_whole_segments(data, config):
 def test_a_resumed_run_equals_an_undisturbed_one(data, config, tmp_path, n_cloning):
     config = replace(config, cloning=replace(config.cloning, n_steps=n_cloning), n_steps=250)
 
-    def interrupt(done, total):
+    def interrupt(done, *_):
         if done == 600:
             raise KeyboardInterrupt
 
