@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean bench-annotate bench-collect bench-label docs release-check interop
+.PHONY: demo test check format clean bench-annotate bench-collect bench-label bench-train docs release-check interop
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -30,6 +30,9 @@ bench-annotate: $(INSTALLED)
 
 bench-label: $(INSTALLED)
 	$(BIN)/python benchmarks/label.py $(ARGS)
+
+bench-train: $(INSTALLED)
+	$(BIN)/python benchmarks/train.py $(ARGS)
 
 # The documentation site, into .site/.
 docs: $(INSTALLED)
