@@ -29,7 +29,7 @@ N_EPISODES, N_STEPS = 200, 1000  # of the random data
 N_PAIRS, N_SAFETY, N_CLONED = 96, 192, 256  # pairs, safety segments and cloned steps of an update
 N_DRAWN = 16  # steps that stand for a segment, where not all do
 UNITS = (256, 256)
-PRECISIONS = {"exact": "highest", "fast": "medium"}  # bfloat16 products, sums in float32
+PRECISIONS = ("exact", "fast")
 N_ROWS = {"cloning": N_CLONED, "cpl": 2 * N_PAIRS, "presa": 2 * N_PAIRS + N_SAFETY}  # steps or segments of an update
 SEED = 0
 
@@ -136,8 +136,10 @@ def random_data():
 def set_precision(name: str) -> None:
     import torch
 
+    from presa.training import PRECISIONS as NAMES
+
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(PRECISIONS[name])
+    torch.set_float32_matmul_precision(NAMES[name])
 
 
 def side_by_side(run_folder: str):

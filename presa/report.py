@@ -35,11 +35,12 @@ class Summary:
     normalised_cost: float  # C / limit
     cost_limit: float
     sees_rewards: bool = False  # the method learnt from true rewards and costs, not from feedback
+    precision: str = "exact"  # of the products in training
 
     @property
     def label(self) -> str:
-        """The method, with its preset unless that is the default, and marked if it sees the true rewards."""
-        return method_label(self.method, self.preset, self.sees_rewards)
+        """The method, with its preset and precision unless they are the default, and marked if it sees true rewards."""
+        return method_label(self.method, self.preset, self.sees_rewards, self.precision)
 
     @property
     def safe(self) -> bool:
@@ -48,7 +49,7 @@ class Summary:
 
 
 def summarise(runs: Sequence[str | Path]) -> list[Summary]:
-    """Group evaluated runs by task, feedback, method and preset, in the order they are given.
+    """Group evaluated runs by task, feedback, method, preset and precision, in the order they are given.
 
     Raises:
         StoreError: a folder is no finished run, was not evaluated, or two runs of a group share their seed.
@@ -57,7 +58,8 @@ def summarise(runs: Sequence[str | Path]) -> list[Summary]:
     for run in runs:
         provenance, evaluation = read_provenance(run), read_evaluation(run)
         feedback = Path(provenance["feedback"]).stem
-        key = (provenance["task"], provenance["dataset_id"], feedback, provenance["method"], provenance["preset"])
+        names = ("task", "dataset_id", "method", "preset")
+        key = (*(provenance[name] for name in names), feedback, provenance.get("precision", "exact"))
         group = groups.setdefault(key, [])
         if any(other["seed"] == provenance["seed"] for other, _ in group):
             raise StoreError(
@@ -67,9 +69,10 @@ def summarise(runs: Sequence[str | Path]) -> list[Summary]:
     return [_summarise(group) for group in groups.values()]
 
 
-def method_label(method: str, preset: str, sees_rewards: bool) -> str:
+def method_label(method: str, preset: str, sees_rewards: bool, precision: str = "exact") -> str:
     """What a method is called beside others."""
     notes = [preset] if preset != "default" else []
+    notes += [precision] if precision != "exact" else []
     notes += ["true rewards"] if sees_rewards else []
     return f"{method} ({', '.join(notes)})" if notes else method
 
@@ -96,7 +99,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
     """Return against cost of each method, with 95 % intervals and the limit; a panel for each task and feedback."""
     plt = pyplot()
     panels = list(dict.fromkeys((summary.task, summary.feedback) for summary in summaries))
-    methods = list(dict.fromkeys((summary.method, summary.preset) for summary in summaries))
+    methods = list(dict.fromkeys(summary.label for summary in summaries))
     figure, axes = plt.subplots(
         1,
         len(panels),
@@ -110,7 +113,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
         panel.axvspan(-limit, limit, color="#2a9d5c", alpha=0.10, linewidth=0)
         panel.axvline(limit, color="#2a9d5c", linewidth=1, linestyle="--")
         for summary in shown:
-            index = methods.index((summary.method, summary.preset))
+            index = methods.index(summary.label)
             panel.errorbar(
                 summary.cost_mean,
                 summary.return_mean,
@@ -158,6 +161,7 @@ def _summarise(group: list[tuple[dict, Evaluation]]) -> Summary:
         normalised_cost=cost_mean / limit if limit > 0 else cost_mean + 1.0,
         cost_limit=limit,
         sees_rewards=provenance.get("sees_rewards", False),
+        precision=provenance.get("precision", "exact"),
     )
 
 

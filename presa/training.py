@@ -44,7 +44,10 @@ COLUMNS = (
     "value", "cost_value", "cost_value_limit",
 )  # fmt: skip
 # What a resumed run must share.
-SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256")
+SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256", "precision")
+# Of products of float32 matrices, as torch names it. Below the highest torch takes oneDNN's, which round the factors to
+# bfloat16 on processors with AMX and nowhere else.
+PRECISIONS = {"exact": "highest", "fast": "medium"}
 PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
 
 # Updates done, of how many, the phase, and the means of what it logs over the last of them.
@@ -63,6 +66,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     mapped: bool = False,
+    precision: str = "exact",
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> Path:
@@ -78,6 +82,7 @@ def train(
         resume: go on with an interrupted run.
         force: replace the run.
         mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
+        precision: exact; or fast, for other products of matrices, which on processors with AMX are rounded.
         progress: called after each block of updates.
         warn: called with each warning, once, as it comes; left out, they are Python's, at the end.
 
@@ -85,7 +90,7 @@ def train(
         The run folder; its ``warnings.txt`` holds the warnings, if there were any.
 
     Raises:
-        RecipeError: an unknown method, preset or key, or a value out of range.
+        RecipeError: an unknown method, preset, key or precision, or a value out of range.
         DataError: feedback from which the method cannot learn.
         OutputExists: the run is there, and neither ``resume`` nor ``force`` is given.
         StoreError: the store or the run cannot be read, written or continued.
@@ -93,10 +98,13 @@ def train(
     preset, configuration = resolve_config(method, config, overrides)
     if seed < 0:
         raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
+    if precision not in PRECISIONS:
+        raise RecipeError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
     store = resolve_feedback(feedback)
     labels, info = open_feedback(store), dataset_info(store.parent.parent)
     if out is None:
-        out = Path("runs") / info.task / f"{store.stem}-{method_name(method)}-{preset}-seed{seed}"
+        kind = preset if precision == "exact" else f"{preset}-{precision}"
+        out = Path("runs") / info.task / f"{store.stem}-{method_name(method)}-{kind}-seed{seed}"
     if not resume and not force:
         _refuse_existing(out)
     chosen = find_method(method)
@@ -121,6 +129,7 @@ def train(
         "feedback": str(store),
         "feedback_sha256": feedback_hash(labels),
         "sees_rewards": chosen.sees_rewards,
+        "precision": precision,
     }
     return fit(
         data,
@@ -174,12 +183,13 @@ def fit(
 ) -> Path:
     """Train on data in memory; ``provenance`` names at least method, seed and task. Raises as `train` does.
 
-    The learner is that of the method, unless one is given.
+    The learner is that of the method, unless one is given. The precision is exact, unless ``provenance`` names another.
     """
     if not resume and not force:
         _refuse_existing(out)
     method, seed = provenance["method"], provenance["seed"]
-    with _one_deterministic_thread(), freed_memory_kept(), _told_warnings(out, warn) as tell:
+    precision = PRECISIONS[provenance.get("precision", "exact")]
+    with _one_deterministic_thread(precision), freed_memory_kept(), _told_warnings(out, warn) as tell:
         learning = (learner or find_method(method).learner)(data, config, seed)
         first = _begin(out, learning, config, provenance, resume=resume and not force)
         if first is None:
@@ -261,6 +271,7 @@ def _require_same_run(out: Path, config: Any, provenance: Mapping[str, Any]) -> 
         text = (out / "config.toml").read_text()
     except (OSError, ValueError) as error:
         raise StoreError(f"run {out}: its records are damaged ({error}); start again with --force") from error
+    record, provenance = ({"precision": "exact", **each} for each in (record, provenance))
     different = [key for key in SAME_RUN if record.get(key) != provenance.get(key)]
     different += ["config"] if text != configuration_text(config) else []
     if different:
@@ -368,16 +379,19 @@ def _tensorboard(out: Path, first: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _one_deterministic_thread() -> Iterator[None]:
+def _one_deterministic_thread(precision: str) -> Iterator[None]:
     """The same seed gives the same bytes: sums in parallel would differ in the last bits."""
     n_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    precision_before = torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
         torch.set_num_threads(n_threads)
         torch.use_deterministic_algorithms(deterministic)
+        torch.set_float32_matmul_precision(precision_before)
 
 
 def _require_finite_parameters(learner: Any) -> None:

@@ -25,6 +25,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
     mapped: Annotated[bool, typer.Option("--mapped", help="Data larger than memory: leave it on disk.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="exact, or fast: less time, other bits; rounded products on processors with AMX.")
+    ] = "exact",
     show_progress: ShowProgress = None,
 ) -> None:
     """Train a policy on feedback alone.
@@ -54,6 +57,7 @@ def train(
             resume=resume,
             force=force,
             mapped=mapped,
+            precision=precision,
             progress=lambda done, total, phase, values: bar(done, total, _standing(phase, values)),
             warn=lambda message: say(f"warning: {message}"),
         )

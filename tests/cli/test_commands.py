@@ -137,6 +137,7 @@ def test_parallel_evaluation_gives_the_serial_result(fbgen):
         (["label", "absent-v0"], "dataset absent-v0: not found"),
         (["train", "presa", "absent-v0"], "absent-v0"),
         (["train", "ppo", DATASET], "unknown method 'ppo'"),
+        (["train", "bc", DATASET, "--precision", "low"], "precision: expected exact or fast, got 'low'"),
         (["evaluate", "absent"], "absent: no provenance.json; expected the folder of a finished `fbgen train`"),
         (["report", "absent"], "absent: no provenance.json"),
         (["inspect", "absent-v0"], "absent-v0"),

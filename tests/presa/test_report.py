@@ -112,3 +112,8 @@ def test_a_method_that_sees_the_true_rewards_is_marked():
     assert method_label("bc", "default", False) == "bc"
     assert method_label("presa", "paper", False) == "presa (paper)"
     assert method_label("cpq", "osrl", True) == "cpq (osrl, true rewards)"
+
+
+def test_a_fast_run_is_told_from_an_exact_one_of_the_same_seed(tmp_path):
+    runs = [make_run(tmp_path / "a", [1.0], [1.0]), make_run(tmp_path / "b", [1.0], [1.0], precision="fast")]
+    assert [summary.label for summary in summarise(runs)] == ["presa", "presa (fast)"]

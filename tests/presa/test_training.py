@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from feedbackgen.episodes import write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError, StoreError
 from feedbackgen.label import LabelConfig, label
 from feedbackgen.types import Episode
 from presa.algorithms import presa as algorithm
+from presa.algorithms.presa import PreSa
 from presa.checkpoint import load_policy
 from presa.training import COLUMNS, fit, train
 
@@ -232,3 +234,37 @@ def test_a_run_is_named_after_task_feedback_method_preset_and_seed(store, tmp_pa
 def test_a_negative_seed_is_refused(store):
     with pytest.raises(RecipeError, match="seed: expected an integer >= 0, got -1"):
         train("bc", store, seed=-1)
+
+
+def test_the_precision_of_products_holds_during_training_alone(data, config, tmp_path):
+    seen = set()
+
+    class Watched(PreSa):
+        def update(self, step):
+            seen.add(torch.get_float32_matmul_precision())
+            return super().update(step)
+
+    for precision in ("exact", "fast"):
+        fit(data, config, PROVENANCE | {"precision": precision}, learner=Watched, out=tmp_path / precision)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert seen == {{"exact": "highest", "fast": "medium"}[precision]}
+        seen.clear()
+
+
+def test_a_run_records_its_precision_and_another_cannot_resume_it(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = train("bc", store, seed=0, overrides={"cloning.n_steps": 1}, precision="fast")
+    assert run.name == "default-bc-default-fast-seed0"
+    assert json.loads((run / "provenance.json").read_text())["precision"] == "fast"
+    with pytest.raises(StoreError, match="cannot be resumed, it differs in precision"):
+        train("bc", store, seed=0, overrides={"cloning.n_steps": 1}, out=run, resume=True)
+
+
+def test_a_run_that_names_no_precision_is_exact(data, config, tmp_path):
+    interrupted(data, config, tmp_path / "run", 700)
+    fit(data, config, PROVENANCE | {"precision": "exact"}, out=tmp_path / "run", resume=True)
+
+
+def test_an_unknown_precision_is_refused(store):
+    with pytest.raises(RecipeError, match="precision: expected exact or fast, got 'sloppy'"):
+        train("bc", store, seed=0, precision="sloppy")
