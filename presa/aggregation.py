@@ -31,9 +31,9 @@ class AggregationConfig:
         RecipeError: a value is out of range.
     """
 
-    safe_share: float = 0.8  # an episode is safe when its clean share of safe segments exceeds this
-    safe_power: float = 1.0  # the posterior of being safe enters the cloning weight to this power
-    preference_sharpness: float = 3.0  # cloning weight ~ sigmoid(this * standardised score); 0 ignores preferences
+    safe_share: float = 0.9  # an episode is safe when its clean share of safe segments exceeds this
+    safe_power: float = 2.0  # the posterior of being safe enters the cloning weight to this power
+    preference_sharpness: float = 2.0  # cloning weight ~ sigmoid(this * standardised score); 0 ignores preferences
     score_std: float = 2.0  # prior standard deviation of Bradley-Terry scores, in log-odds
 
     def __post_init__(self):

@@ -83,7 +83,9 @@ def test_an_unsafe_episode_is_not_cloned_however_good_its_score():
 def test_beliefs_of_a_dataset_name_its_safe_and_good_episodes(noisy_data):
     beliefs = aggregate(noisy_data, AggregationConfig())
     kinds = np.arange(noisy_data.n_episodes) % 3
-    assert np.mean((beliefs.safe > 0.5) == (kinds != 0)) > 0.95
+    believed = beliefs.safe > 0.5
+    assert not believed[kinds == 0].any()  # in doubt an episode counts as unsafe
+    assert believed[kinds != 0].mean() > 0.85
     of_kind = [beliefs.cloning_weights[kinds == kind].mean() for kind in range(3)]
     assert of_kind[1] > 2 * max(of_kind[0], of_kind[2])
     assert beliefs.safety_flip_rate == pytest.approx(0.1, abs=0.05)
