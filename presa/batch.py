@@ -7,7 +7,7 @@ for batch in Batches(data, n_pairs=96, n_safety=192, n_batches=1000, seed=0):
 
 import hashlib
 import json
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,6 +52,15 @@ class LearningData:
     @property
     def n_steps(self) -> int:
         return len(self.actions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the steps are, or where mapped ones go batch by batch; a learner works there."""
+        return self.observations.device
+
+    def to(self, device: torch.device) -> "LearningData":
+        """The same data with its steps on a device."""
+        return replace(self, observations=self.observations.to(device), actions=self.actions.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +117,12 @@ class Batches:
         return Batch(
             pair_observations=gather(data.observations, pair_rows),
             pair_actions=gather(data.actions, pair_rows),
-            pair_mask=torch.from_numpy(pair_mask),
-            preferences=torch.from_numpy(data.preferences[pairs]),
+            pair_mask=torch.from_numpy(pair_mask).to(data.device),
+            preferences=torch.from_numpy(data.preferences[pairs]).to(data.device),
             safety_observations=gather(data.observations, safety_rows),
             safety_actions=gather(data.actions, safety_rows),
-            safety_mask=torch.from_numpy(safety_mask),
-            safety_labels=torch.from_numpy(data.safety_labels[judged]),
+            safety_mask=torch.from_numpy(safety_mask).to(data.device),
+            safety_labels=torch.from_numpy(data.safety_labels[judged]).to(data.device),
         )
 
 
@@ -209,7 +218,7 @@ def gather(values: Tensor | MappedRows, rows: IntArray | Tensor) -> Tensor:
     if isinstance(values, MappedRows):
         return values[rows]
     # Indexing with several dimensions takes two to seven times as long.
-    gathered = values.index_select(0, torch.as_tensor(rows).reshape(-1))
+    gathered = values.index_select(0, torch.as_tensor(rows, device=values.device).reshape(-1))
     return gathered.reshape(*rows.shape, values.shape[1])
 
 

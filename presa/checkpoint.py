@@ -92,8 +92,8 @@ def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, ta
         "action_high": data.action_high,
     }
     for index, layer in enumerate(layers):
-        arrays[f"weight_{index}"] = layer.weight.detach().numpy()
-        arrays[f"bias_{index}"] = layer.bias.detach().numpy()
+        arrays[f"weight_{index}"] = layer.weight.detach().cpu().numpy()
+        arrays[f"bias_{index}"] = layer.bias.detach().cpu().numpy()
     header = {
         "task": task,
         "method": method,
@@ -109,7 +109,7 @@ def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, ta
 
 def save_networks(path: Path, networks: torch.nn.Module, data: Standardisation, *, task: str, method: str) -> None:
     """Write a policy that is several networks; its ``kind`` and ``shape`` say how they are built again."""
-    arrays = {f"network.{name}": value.detach().numpy() for name, value in networks.state_dict().items()}
+    arrays = {f"network.{name}": value.detach().cpu().numpy() for name, value in networks.state_dict().items()}
     for name in ("observation_mean", "observation_std", "action_low", "action_high"):
         arrays[name] = getattr(data, name)
     header = {
@@ -165,7 +165,7 @@ def gaussian_policy(path: Path, arrays: Mapping[str, np.ndarray], header: Mappin
 
 def save_state(path: Path, state: Mapping[str, Tensor], header: Mapping) -> None:
     """Write all that an interrupted training needs to go on."""
-    _write(path, {name: value.detach().numpy() for name, value in state.items()}, "training state", header)
+    _write(path, {name: value.detach().cpu().numpy() for name, value in state.items()}, "training state", header)
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:

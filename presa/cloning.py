@@ -84,7 +84,7 @@ class Cloning:
         rng = stream(self._seed, "cloning", self._name, block)
         uniform = rng.random((BLOCK, self._config.batch_size)) * self._cumulative[-1]
         rows = np.searchsorted(self._cumulative, uniform, side="right")
-        self._batches = torch.from_numpy(np.minimum(rows, len(self._cumulative) - 1))
+        self._batches = torch.from_numpy(np.minimum(rows, len(self._cumulative) - 1)).to(self._data.device)
         self._block = block
 
 
@@ -115,8 +115,11 @@ def safe_segment_weights(data: LearningData) -> FloatArray:
 
 
 def new_policy(data, config, seed: int) -> GaussianPolicy:
-    """A fresh network for the shapes of the data, with rewards or without; ``config`` is a PolicyConfig."""
-    return GaussianPolicy(data.observations.shape[1], data.actions.shape[1], config, seed)
+    """A fresh network for the shapes of the data, with rewards or without, on their device.
+
+    ``config`` is a PolicyConfig.
+    """
+    return GaussianPolicy(data.observations.shape[1], data.actions.shape[1], config, seed).to(data.device)
 
 
 def adam(policy: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:

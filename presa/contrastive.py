@@ -131,7 +131,7 @@ class ContrastiveLearner:
             rows, _ = sample_segment_steps(
                 data.segment_starts[segments], data.segment_lengths[segments], self._n_segment_steps, rng
             )
-            self._drawn = tuple(torch.from_numpy(values) for values in (rows, self._labels[pairs]))
+            self._drawn = tuple(torch.from_numpy(values).to(data.device) for values in (rows, self._labels[pairs]))
         return tuple(values[step % BLOCK] for values in self._drawn)
 
     def state(self) -> dict[str, Tensor]:

@@ -103,6 +103,11 @@ def step_generator(seed: int, name: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, name, step))
 
 
+def normal(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard normal draws, the same on any device."""
+    return torch.randn(shape, generator=generator).to(device)
+
+
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
     """One step down the loss; the loss before it."""
     optimizer.zero_grad()

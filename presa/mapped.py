@@ -19,14 +19,15 @@ ROWS_AT_ONCE = 1024  # gathered between two looks at how much is mapped
 class MappedRows:
     """A float32 matrix in a .npy file that stands in for a tensor; indexing gathers rows.
 
-    What was looked at is given back to the operating system before it could exceed ``MAPPED_AT_MOST``.
+    What was looked at is given back to the operating system before it could exceed ``MAPPED_AT_MOST``. Rows that are
+    gathered go to ``device``.
 
     Raises:
         StoreError: the file is absent or damaged.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, device: torch.device | str = "cpu"):
+        self._path, self.device = path, torch.device(device)
         try:
             self._rows: np.memmap = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -39,6 +40,8 @@ class MappedRows:
 
     def __getitem__(self, rows: IntArray | Tensor | slice) -> Tensor:
         """Copies of those rows, (*rows.shape, columns)."""
+        if isinstance(rows, Tensor):
+            rows = rows.cpu().numpy()
         wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         flat = wanted.ravel()
         gathered = np.empty((len(flat), self.shape[1]), dtype=np.float32)
@@ -46,15 +49,19 @@ class MappedRows:
             part = flat[first : first + ROWS_AT_ONCE]
             self._make_room(part)
             gathered[first : first + len(part)] = self._rows.take(part, axis=0)
-        return torch.from_numpy(gathered.reshape(*wanted.shape, self.shape[1]))
+        return torch.from_numpy(gathered.reshape(*wanted.shape, self.shape[1])).to(self.device)
 
     def split(self, n_rows: int) -> Iterator[Tensor]:
         """All rows in order, ``n_rows`` at a time."""
         return (self[first : first + n_rows] for first in range(0, len(self), n_rows))
 
+    def to(self, device: torch.device) -> "MappedRows":
+        """The same file for another device."""
+        return MappedRows(self._path, device)
+
     def __reduce__(self):
         """Another process maps the file itself."""
-        return MappedRows, (self._path,)
+        return MappedRows, (self._path, self.device)
 
     def _make_room(self, rows: IntArray) -> None:
         n_row_bytes = self._rows.strides[0]

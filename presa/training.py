@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,7 @@ COLUMNS = (
     "value", "cost_value", "cost_value_limit",
 )  # fmt: skip
 # What a resumed run must share.
-SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256", "precision")
+SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256", "precision", "device")
 # Of products of float32 matrices, as torch names it. Below the highest torch takes oneDNN's, which round the factors to
 # bfloat16 on processors with AMX and nowhere else.
 PRECISIONS = {"exact": "highest", "fast": "medium"}
@@ -67,6 +68,7 @@ def train(
     force: bool = False,
     mapped: bool = False,
     precision: str = "exact",
+    device: str = "cpu",
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> Path:
@@ -83,6 +85,7 @@ def train(
         force: replace the run.
         mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
         precision: exact; or fast, for other products of matrices, which on processors with AMX are rounded.
+        device: ``cpu``, or ``cuda[:N]``; what is saved is the same kind of file, of other bits.
         progress: called after each block of updates.
         warn: called with each warning, once, as it comes; left out, they are Python's, at the end.
 
@@ -90,7 +93,7 @@ def train(
         The run folder; its ``warnings.txt`` holds the warnings, if there were any.
 
     Raises:
-        RecipeError: an unknown method, preset, key or precision, or a value out of range.
+        RecipeError: an unknown method, preset, key, device or precision, or a value out of range.
         DataError: feedback from which the method cannot learn.
         OutputExists: the run is there, and neither ``resume`` nor ``force`` is given.
         StoreError: the store or the run cannot be read, written or continued.
@@ -100,6 +103,7 @@ def train(
         raise RecipeError(f"seed: expected an integer >= 0, got {seed}")
     if precision not in PRECISIONS:
         raise RecipeError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
+    _require_device(device)
     store = resolve_feedback(feedback)
     labels, info = open_feedback(store), dataset_info(store.parent.parent)
     if out is None:
@@ -139,6 +143,7 @@ def train(
         out=out,
         resume=resume,
         force=force,
+        device=device,
         progress=progress,
         warn=warn,
     )
@@ -178,6 +183,7 @@ def fit(
     learner: type[Learner] | None = None,
     resume: bool = False,
     force: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> Path:
@@ -185,13 +191,14 @@ def fit(
 
     The learner is that of the method, unless one is given. The precision is exact, unless ``provenance`` names another.
     """
+    _require_device(device)
     if not resume and not force:
         _refuse_existing(out)
     method, seed = provenance["method"], provenance["seed"]
     precision = PRECISIONS[provenance.get("precision", "exact")]
     with _one_deterministic_thread(precision), freed_memory_kept(), _told_warnings(out, warn) as tell:
-        learning = (learner or find_method(method).learner)(data, config, seed)
-        first = _begin(out, learning, config, provenance, resume=resume and not force)
+        learning = (learner or find_method(method).learner)(data.to(torch.device(device)), config, seed)
+        first = _begin(out, learning, config, {**provenance, "device": device}, resume=resume and not force)
         if first is None:
             return out
         tell(first)
@@ -212,6 +219,13 @@ def fit(
         save_any_policy(out / POLICY_FILE, learning.policy, data, task=provenance["task"], method=method)
         (out / STATE_FILE).unlink(missing_ok=True)
     return out
+
+
+def _require_device(name: str) -> None:
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(["cuda"] if n_cuda else []), *(f"cuda:{index}" for index in range(n_cuda))]
+    if name not in there:
+        raise RecipeError(f"device {name!r}: not on this machine; there is {', '.join(there)}")
 
 
 def _begin(out: Path, learner: Any, config: Any, provenance: Mapping[str, Any], *, resume: bool) -> int | None:
@@ -271,7 +285,7 @@ def _require_same_run(out: Path, config: Any, provenance: Mapping[str, Any]) -> 
         text = (out / "config.toml").read_text()
     except (OSError, ValueError) as error:
         raise StoreError(f"run {out}: its records are damaged ({error}); start again with --force") from error
-    record, provenance = ({"precision": "exact", **each} for each in (record, provenance))
+    record, provenance = ({"precision": "exact", "device": "cpu", **each} for each in (record, provenance))
     different = [key for key in SAME_RUN if record.get(key) != provenance.get(key)]
     different += ["config"] if text != configuration_text(config) else []
     if different:
@@ -381,6 +395,8 @@ def _tensorboard(out: Path, first: int) -> Iterator[Any]:
 @contextmanager
 def _one_deterministic_thread(precision: str) -> Iterator[None]:
     """The same seed gives the same bytes: sums in parallel would differ in the last bits."""
+    # cuBLAS reads it when it is first used, and torch refuses to be deterministic without it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     n_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     precision_before = torch.get_float32_matmul_precision()
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """What the methods for reference see beside the steps: true rewards and costs. No other file of ours reads them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,16 +39,26 @@ class RewardedData:
     def n_steps(self) -> int:
         return len(self.actions)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the steps are, or where mapped ones go batch by batch; a learner works there."""
+        return self.observations.device
+
+    def to(self, device: torch.device) -> "RewardedData":
+        """The same data with its tensors on a device."""
+        tensors = ("observations", "final_observations", "actions", "rewards", "costs")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
     def next_observations(self, rows: Tensor) -> Tensor:
         """The observations after some steps, (B, O)."""
         episodes, last = self._places(rows)
         following = self.observations[torch.where(last, rows, rows + 1)]
-        return torch.where(last[:, None], self.final_observations[episodes], following)
+        return torch.where(last[:, None].to(self.device), self.final_observations[episodes], following)
 
     def continuing(self, rows: Tensor) -> Tensor:
         """0 where a step ended its episode by itself, else 1: a cut by the horizon is no end, (B,)."""
         episodes, last = self._places(rows)
-        return 1.0 - (last & torch.from_numpy(self.terminated)[episodes]).float()
+        return 1.0 - (last & torch.from_numpy(self.terminated)[episodes]).to(self.device).float()
 
     def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         ends = torch.from_numpy(self.episode_starts[1:])

@@ -28,6 +28,7 @@ def train(
     precision: Annotated[
         str, typer.Option(help="exact, or fast: less time, other bits; rounded products on processors with AMX.")
     ] = "exact",
+    device: Annotated[str, typer.Option(help="cpu or cuda[:N].")] = "cpu",
     show_progress: ShowProgress = None,
 ) -> None:
     """Train a policy on feedback alone.
@@ -58,6 +59,7 @@ def train(
             force=force,
             mapped=mapped,
             precision=precision,
+            device=device,
             progress=lambda done, total, phase, values: bar(done, total, _standing(phase, values)),
             warn=lambda message: say(f"warning: {message}"),
         )

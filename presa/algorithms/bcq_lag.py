@@ -27,6 +27,7 @@ from presa.critics import (
     held,
     load_networks_state,
     networks_state,
+    normal,
     step_generator,
     vae_loss,
     value_limit,
@@ -108,7 +109,7 @@ class BCQLag:
             shift_max=config.shift_max,
             n_candidates=config.n_candidates,
             seed=seed,
-        )
+        ).to(data.device)
         self._target = copy.deepcopy(self.policy)
         self._networks = {
             "vae": self.policy.vae,
@@ -127,7 +128,7 @@ class BCQLag:
         """Take one step of each network; returns the phase and what to log."""
         config, policy, generator = self._config, self.policy, step_generator(self._seed, "bcq-lag", step)
         batch = draw_transitions(self._data, config.batch_size, generator)
-        noise = torch.randn(config.batch_size, policy.vae.latent_dim, generator=generator)
+        noise = normal((config.batch_size, policy.vae.latent_dim), generator, self._data.device)
         loss = vae_loss(policy.vae, batch.observations, batch.actions, noise, config.divergence_weight)
         vae = descend(self._optimizers["vae"], loss)
 
@@ -137,7 +138,7 @@ class BCQLag:
         cost_values = policy.cost_critics(batch.observations, batch.actions)
         cost_critic = descend(self._optimizers["cost_critics"], critic_loss(cost_values, cost_targets))
 
-        latents = torch.randn(config.batch_size, policy.vae.latent_dim, generator=generator)
+        latents = normal((config.batch_size, policy.vae.latent_dim), generator, self._data.device)
         with held(policy.vae, policy.critics, policy.cost_critics):
             actions = policy.propose(batch.observations, latents)
             value = policy.critics(batch.observations, actions).amin(0).mean()
@@ -159,7 +160,7 @@ class BCQLag:
         """Of the reward value and of the cost value, both (B,); each takes the highest of the proposals' values."""
         config, target = self._config, self._target
         following = batch.next_observations.repeat_interleave(config.n_target_candidates, 0)
-        latents = torch.randn(len(following), target.vae.latent_dim, generator=generator)
+        latents = normal((len(following), target.vae.latent_dim), generator, following.device)
         # Proposals are decoded by the newest VAE, and shifted by the target's network, as OSRL's.
         decoded = self.policy.vae.decode(following, latents.clamp(-LATENT_CLIP, LATENT_CLIP))
         actions = target.shifted(following, decoded)

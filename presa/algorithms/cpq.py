@@ -29,6 +29,7 @@ from presa.critics import (
     held,
     load_networks_state,
     networks_state,
+    normal,
     step_generator,
     vae_loss,
     value_limit,
@@ -102,10 +103,10 @@ class CPQ:
         self.n_steps = config.n_steps
         self.policy = new_policy(data, config.policy, seed)
         shape = (data.observations.shape[1], data.actions.shape[1])
-        self._vae = ActionVAE(*shape, config.vae_sizes, derived_seed(seed, "vae"))
+        self._vae = ActionVAE(*shape, config.vae_sizes, derived_seed(seed, "vae")).to(data.device)
         critics = (*shape, config.critic_sizes, config.n_critics)
-        self._critics = Critics(*critics, derived_seed(seed, "critics"))
-        self._cost_critics = Critics(*critics, derived_seed(seed, "cost critics"))
+        self._critics = Critics(*critics, derived_seed(seed, "critics")).to(data.device)
+        self._cost_critics = Critics(*critics, derived_seed(seed, "cost critics")).to(data.device)
         self._target, self._cost_target = copy.deepcopy(self._critics), copy.deepcopy(self._cost_critics)
         self._networks = {
             "policy": self.policy,
@@ -128,7 +129,7 @@ class CPQ:
         """Take one step of each network; returns the phase and what to log."""
         config, generator = self._config, step_generator(self._seed, "cpq", step)
         batch = draw_transitions(self._data, config.batch_size, generator)
-        noise = torch.randn(config.batch_size, self._vae.latent_dim, generator=generator)
+        noise = normal((config.batch_size, self._vae.latent_dim), generator, self._data.device)
         loss = vae_loss(self._vae, batch.observations, batch.actions, noise, config.divergence_weight)
         vae = descend(self._optimizers["vae"], loss)
 
@@ -196,4 +197,4 @@ def permitted(value: Tensor, cost_value: Tensor, limit: float) -> Tensor:
 def noisy_actions(policy: GaussianPolicy, observations: Tensor, generator: torch.Generator) -> Tensor:
     """Sampled actions, kept within the box, (B, A); they carry the mean's gradient."""
     means = policy(observations)
-    return (means + policy.std * torch.randn(means.shape, generator=generator)).clamp(-1, 1)
+    return (means + policy.std * normal(means.shape, generator, means.device)).clamp(-1, 1)

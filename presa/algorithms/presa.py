@@ -323,7 +323,7 @@ class _Batches:
         )
         both_safe = (self._segment_safety[first] > 0) & (self._segment_safety[second] > 0)
         drawn = (rows, places, data.preferences[pairs], both_safe)
-        self._drawn, self._block = tuple(torch.from_numpy(values) for values in drawn), block
+        self._drawn, self._block = tuple(torch.from_numpy(values).to(data.device) for values in drawn), block
 
 
 def _reference_weights(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None):

@@ -176,7 +176,7 @@ class SafeRLHF:
                 "cost": mlp([n_observations + n_actions, *hidden, 1], seeds["cost"]).append(nn.Tanh()),
                 "value": mlp([n_observations, *hidden, 2], seeds["value"]),
             }
-        )
+        ).to(data.device)
         self._ends = np.cumsum(
             [config.cloning.n_steps, config.n_reward_steps, config.n_cost_steps, config.n_value_steps,
              config.improvement.n_steps]
@@ -271,11 +271,14 @@ class SafeRLHF:
     def _set_targets(self) -> None:
         values = self._outputs("value")
         advantages = self._advantages_of(values)
-        self._targets = torch.from_numpy((values + advantages).astype(np.float32))
+        self._targets = self._on_device(values + advantages)
 
     def _estimate_advantages(self) -> Tensor:
         advantages = self._advantages_of(self._outputs("value"))
-        return torch.from_numpy((advantages / np.maximum(advantages.std(axis=0), 1e-6)).astype(np.float32))
+        return self._on_device(advantages / np.maximum(advantages.std(axis=0), 1e-6))
+
+    def _on_device(self, values: FloatArray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self._data.device)
 
     def _advantages_of(self, values: FloatArray) -> FloatArray:
         """Of reward and cost, in standard deviations of the signal, (n_steps, 2)."""
@@ -284,7 +287,7 @@ class SafeRLHF:
             length = int(np.median(self._data.segment_lengths[self._data.safety_segments]))
             unsafe = (window_sums(self._outputs("cost")[:, 0], starts, length) > 0).astype(np.float64)
             signals = np.stack([self._outputs("reward")[:, 0], unsafe], axis=1)
-            self._safe = torch.from_numpy(1 - unsafe).float()
+            self._safe = self._on_device(1 - unsafe)
             self._signals = (signals - signals.mean(axis=0)) / np.maximum(signals.std(axis=0), 1e-6)
         return generalised_advantages(self._signals, values, starts, config.discount, config.trace_decay)
 
@@ -294,7 +297,7 @@ class SafeRLHF:
         parts = zip(self._data.observations.split(_CHUNK), self._data.actions.split(_CHUNK), strict=True)
         network = self._networks[name]
         rows = [network(part[0] if name == "value" else torch.cat(part, dim=1)) for part in parts]
-        return torch.cat(rows).double().numpy()
+        return torch.cat(rows).double().cpu().numpy()
 
     def _draw(self, place: int) -> tuple[Tensor, ...]:
         """Of segments: rows, (N, K), lengths, (N,), and labels; of single steps: rows, (B,)."""
@@ -303,7 +306,8 @@ class SafeRLHF:
             # A stream of its own for each block: a resumed run needs no state of a generator.
             rng = stream(self._seed, "safe-rlhf", *block)
             draw = {_REWARD: self._draw_pairs, _COST: self._draw_judged}.get(self._phase, self._draw_steps)
-            self._drawn, self._block = tuple(torch.from_numpy(values) for values in draw(rng)), block
+            self._drawn = tuple(torch.from_numpy(values).to(self._data.device) for values in draw(rng))
+            self._block = block
         return tuple(values[place % BLOCK] for values in self._drawn)
 
     def _draw_pairs(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:

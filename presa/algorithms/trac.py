@@ -126,7 +126,7 @@ def classification_loss(utilities: Tensor, weights: Tensor, undesirable_weight: 
         weights: (N,).
         undesirable_weight: of the second half.
     """
-    desirable, undesirable = (weights * softplus(utilities * _signs(len(utilities)))).chunk(2)
+    desirable, undesirable = (weights * softplus(utilities * _signs(utilities))).chunk(2)
     return desirable.mean() + undesirable_weight * undesirable.mean()
 
 
@@ -174,7 +174,7 @@ class TraC:
             desirable, undesirable = utilities.chunk(2)
             return {
                 "loss": float(loss.detach()),
-                "classification_accuracy": float((utilities * _signs(len(utilities)) < 0).float().mean()),
+                "classification_accuracy": float((utilities * _signs(utilities) < 0).float().mean()),
                 "utility_desirable": float(desirable.mean()),
                 "utility_undesirable": float(undesirable.mean()),
                 "log_likelihood": float(log_likelihoods.mean()),
@@ -204,7 +204,8 @@ class TraC:
             rows, places = sample_segment_steps(
                 data.segment_starts[segments], data.segment_lengths[segments], self._n_segment_steps, rng
             )
-            self._drawn = tuple(torch.from_numpy(values) for values in (rows, places, self._weights[segments]))
+            drawn = (rows, places, self._weights[segments])
+            self._drawn = tuple(torch.from_numpy(values).to(data.device) for values in drawn)
         return tuple(values[step % BLOCK] for values in self._drawn)
 
     def _freeze_reference(self, reference: GaussianPolicy) -> None:
@@ -228,6 +229,7 @@ class TraC:
         load_training_tensors(state, self.policy, self._optimizer)
 
 
-def _signs(n_segments: int) -> Tensor:
+def _signs(utilities: Tensor) -> Tensor:
     """-1 for the desirable half, +1 for the undesirable one."""
-    return torch.tensor([-1.0, 1.0]).repeat_interleave(n_segments // 2)
+    desirable, undesirable = torch.ones_like(utilities).chunk(2)
+    return torch.cat([-desirable, undesirable])

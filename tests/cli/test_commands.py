@@ -138,6 +138,7 @@ def test_parallel_evaluation_gives_the_serial_result(fbgen):
         (["train", "presa", "absent-v0"], "absent-v0"),
         (["train", "ppo", DATASET], "unknown method 'ppo'"),
         (["train", "bc", DATASET, "--precision", "low"], "precision: expected exact or fast, got 'low'"),
+        (["train", "bc", DATASET, "--device", "cuda:99"], "device 'cuda:99': not on this machine; there is cpu"),
         (["evaluate", "absent"], "absent: no provenance.json; expected the folder of a finished `fbgen train`"),
         (["report", "absent"], "absent: no provenance.json"),
         (["inspect", "absent-v0"], "absent-v0"),
