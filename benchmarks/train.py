@@ -22,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as training has it
 TASK = "SafetyPointGoal1-v0"  # 60 numbers an observation
 POLICIES = {"random": 0.1, "medium": 0.2, "expert": 0.3, "safe-expert": 0.4}  # of the collected data
 LENGTH = 64  # steps of a segment
@@ -34,7 +35,7 @@ N_ROWS = {"cloning": N_CLONED, "cpl": 2 * N_PAIRS, "presa": 2 * N_PAIRS + N_SAFE
 SEED = 0
 
 
-def products(n_rows: int, precision: str = "exact"):
+def products(n_rows: int, precision: str = "exact", device: str = "cpu"):
     """The matrix products of one update and nothing else: forward, weights' gradients, all but the first inputs'."""
     import torch
 
@@ -43,10 +44,11 @@ def products(n_rows: int, precision: str = "exact"):
     set_precision(precision)
     task = get_task(TASK)
     sizes = list(pairwise([task.observation_dim, *UNITS, task.action_dim]))
-    inputs = [torch.rand(n_rows, n_inputs) for n_inputs, _ in sizes]
-    outputs = [torch.empty(n_rows, n_outputs) for _, n_outputs in sizes]
-    gradients = [torch.rand(n_rows, n_outputs) for _, n_outputs in sizes]
-    layers = [(torch.rand(n_outputs, n_inputs), torch.rand(n_outputs)) for n_inputs, n_outputs in sizes]
+    with torch.device(device):
+        inputs = [torch.rand(n_rows, n_inputs) for n_inputs, _ in sizes]
+        outputs = [torch.empty(n_rows, n_outputs) for _, n_outputs in sizes]
+        gradients = [torch.rand(n_rows, n_outputs) for _, n_outputs in sizes]
+        layers = [(torch.rand(n_outputs, n_inputs), torch.rand(n_outputs)) for n_inputs, n_outputs in sizes]
     weight_gradients = [torch.empty_like(weight) for weight, _ in layers]
     input_gradients = [torch.empty_like(values) for values in inputs]
 
@@ -63,7 +65,7 @@ def products(n_rows: int, precision: str = "exact"):
     return run
 
 
-def updates(method: str, n_segment_steps: int = 0, precision: str = "exact"):
+def updates(method: str, n_segment_steps: int = 0, precision: str = "exact", device: str = "cpu"):
     """Updates of a method after its reference, or of cloning, drawing of minibatches and logged figures included."""
     import torch
 
@@ -88,7 +90,8 @@ def updates(method: str, n_segment_steps: int = 0, precision: str = "exact"):
             n_segment_steps=n_segment_steps,
         ),
     }
-    learner = METHODS["bc" if method == "cloning" else method].learner(random_data(), configs[method](), SEED)
+    data = random_data().to(torch.device(device))
+    learner = METHODS["bc" if method == "cloning" else method].learner(data, configs[method](), SEED)
     n_done = 0
 
     def run(n_updates: int) -> int:
@@ -279,19 +282,26 @@ def whole_run(folder: Path, n_episodes: int, n_evaluated: int, overrides: dict) 
 
 
 def serve(pipe, contender: str, arguments: dict) -> None:
-    """Run when asked; answer with items, CPU seconds and page faults."""
+    """Run when asked; answer with items, seconds and page faults. A GPU's seconds are the wall's, others the CPU's."""
     import warnings
 
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  upstream prints warnings of its own
     run = globals()[contender](**arguments)
+    clock = time.process_time if arguments.get("device", "cpu") == "cpu" else wall_after_the_gpu
     pipe.send("ready")
     while size := pipe.recv():
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        faults, started = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, clock()
         n_items = run(size)
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        pipe.send((n_items, seconds, after.ru_minflt - before.ru_minflt))
+        seconds = clock() - started
+        pipe.send((n_items, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults))
+
+
+def wall_after_the_gpu() -> float:
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def take_turns(contenders: dict[str, tuple[str, dict, int]], n_rounds: int) -> dict[str, dict[str, float]]:
@@ -323,16 +333,15 @@ def take_turns(contenders: dict[str, tuple[str, dict, int]], n_rounds: int) -> d
     }
 
 
-def learning(method: str, n_rounds: int, n_updates: int) -> dict[str, dict[str, float]]:
+def learning(method: str, n_rounds: int, n_updates: int, device: str) -> dict[str, dict[str, float]]:
     """Rates of a method's updates and of their products, by precision and by the steps that stand for a segment."""
     contenders = {}
     for precision in PRECISIONS:
         for n_steps in (1,) if method == "cloning" else (LENGTH, N_DRAWN):
             part = precision if method == "cloning" else f"{precision}, {n_steps} steps"
-            arguments = {"method": method, "n_segment_steps": n_steps, "precision": precision}
-            n_rows = N_ROWS[method] * n_steps
-            contenders[part] = ("updates", arguments, n_updates)
-            contenders[f"{part}: products"] = ("products", {"n_rows": n_rows, "precision": precision}, n_updates)
+            where = {"precision": precision, "device": device}
+            contenders[part] = ("updates", {"method": method, "n_segment_steps": n_steps, **where}, n_updates)
+            contenders[f"{part}: products"] = ("products", {"n_rows": N_ROWS[method] * n_steps, **where}, n_updates)
     figures = take_turns(contenders, n_rounds)
     for part in contenders:
         if f"{part}: products" in figures:
@@ -376,17 +385,19 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100, help="of a turn")
     parser.add_argument("--collect", type=int, default=100, help="episodes that the whole run learns from")
     parser.add_argument("--episodes", type=int, default=50, help="of the evaluation")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda[:N], for the updates and products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     figures: dict = {
-        "machine": platform.platform(), "amx": has_amx(), "python": platform.python_version(),
+        "machine": platform.platform(), "amx": has_amx(), "device": options.device, "python": platform.python_version(),
         "torch": version("torch"), "numpy": version("numpy"), "learning": {}, "ratios": {},
     }  # fmt: skip
-    print(f"CPU time, median of {options.rounds} rounds; random data in the shapes of {TASK}; {N_PAIRS} pairs, "
-          f"{N_SAFETY} safety segments, {LENGTH} steps; AMX: {'yes' if has_amx() else 'no'}")  # fmt: skip
+    clock = "CPU time" if options.device == "cpu" else "wall time"
+    print(f"{options.device}, {clock}, median of {options.rounds} rounds; random data in the shapes of {TASK}; "
+          f"{N_PAIRS} pairs, {N_SAFETY} safety segments, {LENGTH} steps; {'' if has_amx() else 'no '}AMX")  # fmt: skip
     for method in N_ROWS:
         n_updates = options.updates * (20 if method == "cloning" else 1)
-        figures["learning"][method] = learning(method, options.rounds, n_updates)
+        figures["learning"][method] = learning(method, options.rounds, n_updates, options.device)
         show(method, figures["learning"][method], "updates")
         if method != "cloning":
             figures["ratios"][method] = ratios(figures["learning"][method])
