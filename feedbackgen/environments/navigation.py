@@ -91,7 +91,7 @@ class NavigationBatch:
         terms = self._costs(state)
         costs = np.max(list(terms.values()), axis=0) if terms else np.zeros(len(lanes))
         terminated = np.zeros(len(lanes), dtype=bool)
-        for index in np.flatnonzero(achieved | bool(state.world.buttons)):
+        for index in np.flatnonzero(achieved | state.world.has_buttons):
             terminated[index] = self._after_step(lanes[index], bool(achieved[index]))
             if achieved[index]:
                 state.read(int(index))
@@ -168,13 +168,8 @@ class NavigationBatch:
         return _clipped(rewards + achieved), achieved
 
     def _pressed(self, state: "_State") -> BoolArray:
-        world = state.world
-        return np.array(
-            [
-                world.touches(contacts, world.buttons[task.buttons.goal_button])
-                for contacts, task in zip(state.contacts, state.tasks, strict=True)
-            ]
-        )
+        pressed = state.world.button[state.touched]
+        return state.any_contact(pressed == self._goal_buttons(state)[state.touching])
 
     def _costs(self, state: "_State") -> dict[str, FloatArray]:
         """Every cost term as 0 or 1, under upstream's names."""
@@ -182,7 +177,7 @@ class NavigationBatch:
         terms = {}
         for name in world.cost_terms:
             if name == "cost_hazards":
-                distance = _distance(state.objects[:, world.hazards, :2] - state.agent[:, None, :2])
+                distance = _distance(state.positions[:, world.hazards, :2] - state.agent[:, None, :2])
                 unsafe = np.any(world.hazard_size - distance > 0, axis=1)
             elif name == "cost_out_of_boundary":
                 unsafe = np.abs(state.agent[:, 0]) > world.boundary
@@ -193,19 +188,17 @@ class NavigationBatch:
             elif name == "cost_buttons":
                 unsafe = self._wrongly_pressed(state)
             else:
-                geoms = world.touchable[name]
-                unsafe = np.array([world.touches(contacts, geoms) for contacts in state.contacts])
+                unsafe = state.any_contact(world.touchable[name][state.touched])
             terms[name] = unsafe.astype(np.float64)
         return terms
 
     def _wrongly_pressed(self, state: "_State") -> BoolArray:
-        world = state.world
-        unsafe = []
-        for contacts, task in zip(state.contacts, state.tasks, strict=True):
-            buttons = task.buttons
-            active = buttons.timer == 0
-            unsafe.append(active and world.touches_wrong_button(contacts, buttons.goal_button))
-        return np.array(unsafe)
+        pressed = state.world.button[state.touched]
+        wrong = (pressed >= 0) & (pressed != self._goal_buttons(state)[state.touching])
+        return state.any_contact(wrong) & np.array([task.buttons.timer == 0 for task in state.tasks])
+
+    def _goal_buttons(self, state: "_State") -> IntArray:
+        return np.array([task.buttons.goal_button for task in state.tasks])
 
 
 @lru_cache
@@ -254,7 +247,7 @@ class _World:
             lidars += [len(self.lidar_names)] * len(names)
             self.lidar_names.append(f"{obstacle.name}_lidar")
         self.bodies, self.lidars = np.array(bodies, dtype=int), np.array(lidars, dtype=int)
-        self.hazards = places.get("hazards")
+        self.hazards = self.bodies[places["hazards"]] if "hazards" in places else None
         self.hazard_size: float = obstacles["hazards"].size if "hazards" in obstacles else 0.0
         self.vase_bodies = [model.body(f"vase{index}").id for index in range(_number(obstacles.get("vases")))]
         self.vase_velocity = obstacles["vases"].velocity_threshold if "vases" in obstacles else None
@@ -273,8 +266,10 @@ class _World:
             "cost_gremlins": starting("gremlin"),
         }
         n_buttons = _number(getattr(task, "buttons", None))
-        self.any_button = starting("button")
-        self.buttons = [np.array([name == f"button{index}" for name in names]) for index in range(n_buttons)]
+        self.has_buttons = n_buttons > 0
+        buttons = [f"button{index}" for index in range(n_buttons)]
+        # Of each geom the button's number, or -1.
+        self.button = np.array([buttons.index(name) if name in buttons else -1 for name in names])
 
     def _read_sensors(self, task, model) -> None:
         agent = task.agent
@@ -304,22 +299,6 @@ class _World:
         self.hinge_from = np.array([address for address, _ in self.hinges], dtype=int)
         self.hinge_to = np.array([place for _, place in self.hinges], dtype=int)
 
-    def touches(self, contacts: np.ndarray, geoms: BoolArray) -> bool:
-        """Whether one of these geoms and the agent's are in one contact; contacts are pairs of geoms, (C, 2)."""
-        if len(contacts) == 0:
-            return False
-        first, second = contacts.T
-        is_agent = self.is_agent[first] | self.is_agent[second]
-        return bool(np.any(is_agent & (geoms[first] | geoms[second])))
-
-    def touches_wrong_button(self, contacts: np.ndarray, goal_button: int) -> bool:
-        if len(contacts) == 0:
-            return False
-        first, second = contacts.T
-        right = self.buttons[goal_button]
-        wrong = (self.any_button[first] | self.any_button[second]) & ~(right[first] | right[second])
-        return bool(np.any(wrong & (self.is_agent[first] | self.is_agent[second])))
-
     def observe(self, state: "_State") -> FloatArray:
         """Observations of all environments, (n, O)."""
         n_environments = len(state.agent)
@@ -339,7 +318,7 @@ class _World:
             for lidar, name in enumerate(self.lidar_names):
                 place = self.lidar_at[name]
                 observations[:, place : place + N_BINS] = readings[:, lidar]
-        if self.buttons:
+        if self.has_buttons:
             place = self.lidar_at["buttons_lidar"]
             for index, task in enumerate(state.tasks):
                 if task.buttons.timer != 0:
@@ -349,7 +328,7 @@ class _World:
     def _lidar(self, state: "_State") -> FloatArray:
         """Closeness of the nearest object in each direction, (n, lidars, bins); neighbouring bins share an object."""
         n_environments = len(state.agent)
-        ego = _egocentric(state.objects, state.agent, state.rotation)
+        ego = _egocentric(state.positions[:, self.bodies], state.agent, state.rotation)
         z = ego[..., 0] + 1j * ego[..., 1]
         distance = np.abs(z)
         angle = np.angle(z) % (np.pi * 2)
@@ -373,18 +352,22 @@ class _Simulation:
         self.random = builder.task.random_generator.random_generator
         self.sensors, self.xpos, self.ctrl = self.data.sensordata, self.data.xpos, self.data.ctrl
         self.qvel = self.data.qvel
-        self.rotation = self.data.xmat[world.agent_body]
+        self.rotation = self.data.xmat[world.agent_body].reshape(3, 3)
+        self.gremlins_at = self.data.mocap_pos.T
         self.option = self.model.opt
         self.low, self.high = self.model.actuator_ctrlrange.T
         self.jacobian = np.zeros((3, self.model.nv))
         self.flags = int(self.option.disableflags)
+        if self.model.ntree == 1:
+            # All that moves is one island: solving without a search for islands is the same, to the last bit.
+            self.flags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
         self.is_euler = self.option.integrator == mujoco.mjtIntegrator.mjINT_EULER
 
     def advance(self, control: FloatArray) -> None:
         """Ten substeps without sensors, then all that is derived from the new state."""
         model, data = self.model, self.data
         self.ctrl[:] = control
-        self.random.binomial(N_SUBSTEPS, 1.0)  # upstream draws how many substeps there are; with 1.0, all of them
+        self.random.random_sample()  # upstream draws one here: how many substeps there are, always all
         self.option.disableflags = self.flags | NO_SENSORS
         gremlins = self.world.gremlins
         if gremlins is None and self.is_euler:
@@ -394,9 +377,12 @@ class _Simulation:
         elif gremlins is None:
             mujoco.mj_step(model, data, nstep=N_SUBSTEPS)
         else:
+            (x, y, z), travel = self.gremlins_at, gremlins.travel
+            z.fill(gremlins.size)
             for _ in range(N_SUBSTEPS):
-                phase = float(data.time)
-                data.mocap_pos[:] = np.sin(phase) * gremlins.travel, np.cos(phase) * gremlins.travel, gremlins.size
+                phase = data.time
+                x.fill(np.sin(phase) * travel)
+                y.fill(np.cos(phase) * travel)
                 mujoco.mj_step(model, data)
         self.option.disableflags = self.flags
         mujoco.mj_forward(model, data)
@@ -418,34 +404,41 @@ class _State:
         world, n_environments = simulations[0].world, len(simulations)
         self.world, self.simulations, self.lanes, self.tasks = world, simulations, lanes, tasks
         self.sensors = np.empty((n_environments, len(simulations[0].sensors)))
-        self.agent = np.empty((n_environments, 3))
+        # Of all bodies; behind them, at index -1, the circle's middle.
+        self.positions = np.zeros((n_environments, len(simulations[0].xpos) + 1, 3))
         self.rotation = np.empty((n_environments, 3, 3))
-        self.objects = np.zeros((n_environments, len(world.bodies), 3))
-        self.goal = np.empty((n_environments, 3))
-        self.box = np.empty((n_environments, 3))
         self.velocity = np.empty((n_environments, 3))
-        self.contacts: list[np.ndarray] = [np.empty((0, 2), dtype=int)] * n_environments
-        self._reads_contacts = bool(world.buttons) or any(name in world.touchable for name in world.cost_terms)
+        self.agent = self.positions[:, world.agent_body]
+        self.goal = self.positions[:, world.goal_body or 0]
+        self.box = self.positions[:, world.box_body or 0]
         for index in range(n_environments):
             self.read(index)
+        if world.has_buttons or any(name in world.touchable for name in world.cost_terms):
+            self._read_contacts()
 
     def read(self, index: int) -> None:
         simulation = self.simulations[index]
-        world, xpos = self.world, simulation.xpos
         self.sensors[index] = simulation.sensors
-        self.agent[index] = xpos[world.agent_body]
-        self.rotation[index] = simulation.rotation.reshape(3, 3)
-        if len(world.bodies):
-            self.objects[index] = xpos[world.bodies]
-        if world.circle_radius is not None:
-            self.objects[index, world.bodies < 0] = 0.0
-            self.velocity[index] = simulation.velocity(world.agent_body)
-        if world.goal_body is not None:
-            self.goal[index] = xpos[world.goal_body]
-        if world.box_body is not None:
-            self.box[index] = xpos[world.box_body]
-        if self._reads_contacts:
-            self.contacts[index] = simulation.data.contact.geom
+        self.positions[index, :-1] = simulation.xpos
+        self.rotation[index] = simulation.rotation
+        if self.world.circle_radius is not None:
+            self.velocity[index] = simulation.velocity(self.world.agent_body)
+
+    def _read_contacts(self) -> None:
+        """Which geom touches the agent (or it touches itself), and in which environment, one for each contact."""
+        pairs = [simulation.data.contact.geom for simulation in self.simulations]
+        first, second = np.concatenate(pairs).T
+        lanes = np.repeat(np.arange(len(pairs)), [len(each) for each in pairs])
+        of_agent = self.world.is_agent
+        touching = of_agent[first] | of_agent[second]
+        self.touched = np.where(of_agent[first], second, first)[touching]
+        self.touching = lanes[touching]
+
+    def any_contact(self, chosen: BoolArray) -> BoolArray:
+        """Whether one of an environment's contacts with its agent is chosen, (n,)."""
+        found = np.zeros(len(self.simulations), dtype=bool)
+        found[self.touching[chosen]] = True
+        return found
 
 
 def _body_names(obstacle) -> list[str]:
@@ -463,12 +456,11 @@ def _number(obstacle) -> int:
 
 
 def _egocentric(positions: FloatArray, agent: FloatArray, rotation: FloatArray) -> FloatArray:
-    """Positions as the agent sees them, (n, K, 2), from the world's, (n, K, 3)."""
-    seen = positions.copy()
-    seen[..., 2] = 0.0
-    seen -= agent[:, None]
+    """Positions as the agent sees them, (n, K, 2), from the world's, (n, K, 3), which are written over."""
+    positions[..., 2] = 0.0
+    positions -= agent[:, None]
     # Vector by vector, as upstream does it: a product of whole matrices rounds in another way.
-    return np.matmul(seen[:, :, None, :], rotation[:, None])[:, :, 0, :2]
+    return np.matmul(positions[:, :, None, :], rotation[:, None])[:, :, 0, :2]
 
 
 def _distance(differences: FloatArray) -> FloatArray:
