@@ -28,6 +28,7 @@ from presa.configuration import configuration_text, configured, read_configurati
 from presa.memory import freed_memory_kept
 from presa.methods import Learner, find_method, method_hash, method_name
 from presa.true_rewards import RewardedData, dataset_rewarded_data
+from presa.weights_and_biases import FOLDER, ID_FILE, LogMeans, forget_wandb, logging_to_wandb, require_wandb
 
 STATE_FILE = "training_state.safetensors"
 WARNINGS_FILE = "warnings.txt"  # a line each, behind the update by which it came
@@ -69,6 +70,7 @@ def train(
     mapped: bool = False,
     precision: str = "exact",
     device: str = "cpu",
+    wandb_project: str | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> Path:
@@ -86,6 +88,7 @@ def train(
         mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
         precision: exact; or fast, for other products of matrices, which on processors with AMX are rounded.
         device: ``cpu``, or ``cuda[:N]``; what is saved is the same kind of file, of other bits.
+        wandb_project: log to Weights & Biases too; a resumed run goes on in the same one there.
         progress: called after each block of updates.
         warn: called with each warning, once, as it comes; left out, they are Python's, at the end.
 
@@ -96,7 +99,8 @@ def train(
         RecipeError: an unknown method, preset, key, device or precision, or a value out of range.
         DataError: feedback from which the method cannot learn.
         OutputExists: the run is there, and neither ``resume`` nor ``force`` is given.
-        StoreError: the store or the run cannot be read, written or continued.
+        StoreError: the store or the run cannot be read, written or continued, or Weights & Biases takes no run.
+        MissingDependency: TensorBoard, or wandb where it was asked for, is not installed.
     """
     preset, configuration = resolve_config(method, config, overrides)
     if seed < 0:
@@ -144,6 +148,7 @@ def train(
         resume=resume,
         force=force,
         device=device,
+        wandb_project=wandb_project,
         progress=progress,
         warn=warn,
     )
@@ -184,6 +189,7 @@ def fit(
     resume: bool = False,
     force: bool = False,
     device: str = "cpu",
+    wandb_project: str | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
 ) -> Path:
@@ -192,23 +198,27 @@ def fit(
     The learner is that of the method, unless one is given. The precision is exact, unless ``provenance`` names another.
     """
     _require_device(device)
+    if wandb_project is not None:
+        require_wandb()
     if not resume and not force:
         _refuse_existing(out)
+    provenance = {**provenance, "device": device}
     method, seed = provenance["method"], provenance["seed"]
     precision = PRECISIONS[provenance.get("precision", "exact")]
     with _one_deterministic_thread(precision), freed_memory_kept(), _told_warnings(out, warn) as tell:
         learning = (learner or find_method(method).learner)(data.to(torch.device(device)), config, seed)
-        first = _begin(out, learning, config, {**provenance, "device": device}, resume=resume and not force)
+        first = _begin(out, learning, config, provenance, resume=resume and not force)
         if first is None:
             return out
         tell(first)
         rows, phase = [], ""
-        with _tensorboard(out, first) as writer:
+        with _tensorboard(out, first) as writer, _wandb(wandb_project, out, config, provenance) as log_means:
             for step in range(first, learning.n_steps):
                 phase, values = learning.update(step)
                 rows.append(values)
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == learning.n_steps:
                     means = _log(out, writer, step + 1, phase, rows)
+                    log_means(step + 1, phase, means)
                     tell(step + 1)
                     rows = []
                     if (step + 1) % SAVE_EVERY == 0:
@@ -242,6 +252,8 @@ def _begin(out: Path, learner: Any, config: Any, provenance: Mapping[str, Any], 
             return header["step"]
     with writing_to(out):
         _clear(out)
+        if not resume:  # what starts again because nothing was saved goes on in W&B all the same
+            forget_wandb(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.toml").write_text(configuration_text(config))
         record = {
@@ -306,7 +318,8 @@ def _clear(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out}: a file stands where the run folder would be; choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / "provenance.json").exists():
-        started = {path.name for path in out.iterdir()} <= {*RUN_FILES, ".provenance.json.draft", "tensorboard"}
+        ours = {*RUN_FILES, ".provenance.json.draft", "tensorboard", FOLDER, ID_FILE}
+        started = {path.name for path in out.iterdir()} <= ours
         if not started:
             raise StoreError(f"{out}: not empty and no run folder; nothing was removed, choose another --out")
     for name in RUN_FILES:
@@ -390,6 +403,18 @@ def _tensorboard(out: Path, first: int) -> Iterator[Any]:
         yield writer
     finally:
         writer.close()
+
+
+@contextmanager
+def _wandb(project: str | None, out: Path, config: Any, provenance: Mapping[str, Any]) -> Iterator[LogMeans]:
+    if project is None:
+        yield lambda step, phase, means: None
+        return
+    with logging_to_wandb(project, out, config, provenance) as log_means:
+        with (out / "metrics.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                log_means(int(row["step"]), row["phase"], {name: float(row[name]) for name in COLUMNS[2:] if row[name]})
+        yield log_means
 
 
 @contextmanager

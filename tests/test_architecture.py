@@ -28,6 +28,7 @@ SINGLE_IMPORTERS = {
     "huggingface_hub": "feedbackgen/sharing/places.py",
     "fsspec": "feedbackgen/",
     "stable_baselines3": "feedbackgen/behaviour/training.py",
+    "wandb": "presa/weights_and_biases.py",
 }
 
 

@@ -29,6 +29,10 @@ def train(
         str, typer.Option(help="exact, or fast: less time, other bits; rounded products on processors with AMX.")
     ] = "exact",
     device: Annotated[str, typer.Option(help="cpu or cuda[:N].")] = "cpu",
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Log to Weights & Biases too; WANDB_MODE=offline needs no account."),
+    ] = None,
     show_progress: ShowProgress = None,
 ) -> None:
     """Train a policy on feedback alone.
@@ -60,6 +64,7 @@ def train(
             mapped=mapped,
             precision=precision,
             device=device,
+            wandb_project=wandb,
             progress=lambda done, total, phase, values: bar(done, total, _standing(phase, values)),
             warn=lambda message: say(f"warning: {message}"),
         )

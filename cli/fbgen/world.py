@@ -137,6 +137,7 @@ def doctor() -> None:
     parts = {
         "sim": ("mujoco", "safety_gymnasium", "xmltodict"),
         "train": ("torch", "safetensors", "tensorboard"),
+        "wandb": ("wandb",),
         "bullet": ("pybullet", "bullet_safety_gym"),
         "zoo": ("stable_baselines3",),
         "plot": ("matplotlib",),

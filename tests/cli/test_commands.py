@@ -335,6 +335,33 @@ def test_train_tells_warnings_in_one_line_each_and_shows_no_bar_off_a_terminal(f
     assert told == {line.removeprefix("warning: ") for line in error.splitlines()}
 
 
+def test_train_leaves_its_means_in_weights_and_biases_offline_and_no_process_behind(fbgen, tmp_path):
+    pytest.importorskip("wandb")
+    make_dataset()
+    fbgen("label", DATASET, "--pairs", 50, "--segment-length", 8)
+    command = [*FBGEN, "train", "presa", DATASET, *SMALL, "--out", "run", "--wandb", "safe"]
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        out, error = process.communicate(timeout=120)
+    assert (process.returncode, out) == (0, "run\n"), error
+    (log,) = Path("run/wandb").glob("offline-run-*/*.wandb")
+    assert log.stem == f"run-{Path('run/wandb_id.txt').read_text().strip()}"
+    told = log.read_bytes()
+    assert all(name in told for name in (b"safe", b"cloning/loss", b"presa/multiplier", b"segment_steps"))
+    assert not Path("wandb").exists() and not (tmp_path / ".config").exists()
+    serving = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--pid\0{process.pid}" in command_line(path)]
+    assert not serving
+
+
+def command_line(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # that process has ended
+        return ""
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_on_a_terminal_the_bar_of_train_says_how_the_constraint_stands(fbgen):
     make_dataset()
