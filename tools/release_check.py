@@ -72,8 +72,9 @@ def check_wheel(wheel: Path) -> None:
 def check_sdist(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "tests/conftest.py", "docs/index.md"):
-        require(name in names, f"the sdist lacks {name}")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lacking = {name for name in tracked.splitlines() if not name.startswith(".")} - names
+    require(not lacking, f"the sdist lacks {', '.join(sorted(lacking))}")
     print(f"sdist: {len(names)} files")
 
 
