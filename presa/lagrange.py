@@ -1,5 +1,9 @@
 """Multipliers that enforce a constraint: by dual ascent, or by a controller of its violation."""
 
+import warnings
+
+UPDATES_AT_CAP = 200  # in a row, before we warn
+
 
 class Multiplier:
     """Rises while the constraint is violated, falls while it is met, never below 0 or above its cap."""
@@ -22,6 +26,15 @@ class Multiplier:
         self.violation = self._averaging * self.violation + (1 - self._averaging) * violation
         self.value = min(max(self.value + self._rate * self.violation, 0.0), self._cap)
         self.n_updates_at_cap = self.n_updates_at_cap + 1 if self.value >= self._cap else 0
+
+    def warn_at_cap(self) -> None:
+        """Say that it rests at its cap, once, after `UPDATES_AT_CAP` updates there."""
+        if self.n_updates_at_cap == UPDATES_AT_CAP:
+            warnings.warn(
+                f"the constraint is not met and its multiplier rests at the cap {self._cap}; "
+                "the cap is now what trades return against safety",
+                stacklevel=2,
+            )
 
     def state(self) -> tuple[float, float, float]:
         return self.value, self.violation, float(self.n_updates_at_cap)

@@ -33,7 +33,6 @@ CHOICES = {
     "pairs": ("all", "without-unsafe-winners", "safe-safe"),
     "utility_centre": ("zero", "batch-mean", "midpoint"),
 }
-UPDATES_AT_CAP = 200  # in a row, before we warn
 FALLEN = -1.0  # nats per step below the reference on safe segments, before we warn
 
 
@@ -257,12 +256,7 @@ class PreSa:
         self._reference_log_probs = log_probs(reference, self._data.observations, self._data.actions)
 
     def _warn(self, step: int, safe_log_ratio: float) -> None:
-        if self._multiplier.n_updates_at_cap == UPDATES_AT_CAP:
-            warnings.warn(
-                f"the constraint is not met and its multiplier rests at the cap {self._config.multiplier_max}; "
-                "the cap is now what trades return against safety",
-                stacklevel=2,
-            )
+        self._multiplier.warn_at_cap()
         if step % BLOCK == BLOCK - 1 and safe_log_ratio < FALLEN:
             warnings.warn(
                 "likelihoods fall: safe segments are more than a nat per step less likely than under the reference; "

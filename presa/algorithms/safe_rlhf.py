@@ -247,6 +247,7 @@ class SafeRLHF:
         loss = self._descend(-(weights * log_likelihoods).mean())
         value = float((weights * self._safe[rows]).mean())
         self._multiplier.update(config.threshold - value)
+        self._multiplier.warn_at_cap()
         return {
             "loss": loss,
             "log_likelihood": float(log_likelihoods.detach().mean()),

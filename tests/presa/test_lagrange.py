@@ -1,5 +1,6 @@
 import pytest
 
+from presa import lagrange
 from presa.lagrange import Multiplier, PIDMultiplier
 
 
@@ -20,6 +21,16 @@ def test_it_counts_how_long_it_rests_at_its_cap():
     for _ in range(3):
         multiplier.update(0.2)
     assert (multiplier.value, multiplier.n_updates_at_cap) == (5.0, 3)
+
+
+def test_it_warns_once_where_it_rests_at_its_cap(recwarn, monkeypatch):
+    monkeypatch.setattr(lagrange, "UPDATES_AT_CAP", 3)
+    multiplier = Multiplier(5.0, 1.0, 5.0, 0.0)
+    for n_warnings in (0, 0, 1, 1):
+        multiplier.update(0.2)
+        multiplier.warn_at_cap()
+        assert len(recwarn) == n_warnings
+    assert str(recwarn[0].message).startswith("the constraint is not met and its multiplier rests at the cap 5.0; ")
 
 
 def test_it_follows_the_moving_average_of_the_violation():

@@ -12,7 +12,7 @@ from feedbackgen.episodes import write_dataset
 from feedbackgen.errors import DataError, OutputExists, RecipeError, StoreError
 from feedbackgen.label import LabelConfig, label
 from feedbackgen.types import Episode
-from presa.algorithms import presa as algorithm
+from presa import lagrange
 from presa.algorithms.presa import PreSa
 from presa.checkpoint import load_policy
 from presa.training import COLUMNS, fit, train
@@ -61,7 +61,7 @@ def test_a_run_folder_holds_policy_configuration_provenance_and_metrics(data, co
 @pytest.fixture
 def warning_config(config, monkeypatch):
     """The multiplier rests at its cap from the start, and is soon reported."""
-    monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
+    monkeypatch.setattr(lagrange, "UPDATES_AT_CAP", 5)
     return replace(config, multiplier_initial=5.0, multiplier_rate=1.0, threshold=1.0)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from feedbackgen.errors import DataError, RecipeError
+from presa import lagrange
 from presa.algorithms import presa as algorithm
 from presa.algorithms.presa import (
     PRESETS,
@@ -164,7 +165,7 @@ def test_the_likelihoods_of_winners_and_of_safe_segments_are_those_of_the_batch(
 
 
 def test_a_multiplier_at_its_cap_is_reported(data, small_config, monkeypatch):
-    monkeypatch.setattr(algorithm, "UPDATES_AT_CAP", 5)
+    monkeypatch.setattr(lagrange, "UPDATES_AT_CAP", 5)
     config = replace(small_config, multiplier_initial=5.0, n_steps=30)
     with pytest.warns(UserWarning, match="rests at the cap 5"):
         trained(data, config)

@@ -119,7 +119,8 @@ def test_without_its_constraint_the_preferred_action_is_the_reckless_one(data, c
 
 def test_the_multiplier_rises_to_its_cap_under_a_constraint_out_of_reach(data, config):
     strict = replace(config, threshold=1.0, multiplier_max=1.5)
-    rows = [row for phase, row in trained(data, strict)[1] if phase == "policy"]
+    with pytest.warns(UserWarning, match=r"rests at the cap 1\.5"):
+        rows = [row for phase, row in trained(data, strict)[1] if phase == "policy"]
     assert all(then["multiplier"] >= now["multiplier"] for now, then in pairwise(rows))
     assert rows[-1]["multiplier"] == 1.5
 
