@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from feedbackgen.errors import DataError, RecipeError
+from presa import lagrange
 from presa.algorithms.safe_rlhf import (
     PHASES,
     SafeRLHF,
@@ -117,7 +118,8 @@ def test_without_its_constraint_the_preferred_action_is_the_reckless_one(data, c
     assert learnt_gain(trained(data, free)[0]) > 0.7
 
 
-def test_the_multiplier_rises_to_its_cap_under_a_constraint_out_of_reach(data, config):
+def test_the_multiplier_rises_to_its_cap_under_a_constraint_out_of_reach_and_says_so(data, config, monkeypatch):
+    monkeypatch.setattr(lagrange, "UPDATES_AT_CAP", 5)
     strict = replace(config, threshold=1.0, multiplier_max=1.5)
     with pytest.warns(UserWarning, match=r"rests at the cap 1\.5"):
         rows = [row for phase, row in trained(data, strict)[1] if phase == "policy"]
