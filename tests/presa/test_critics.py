@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from presa.acting import load_any_policy
+from presa.configuration import configured
 from presa.critics import (
     ActionVAE,
     Critics,
@@ -14,6 +16,8 @@ from presa.critics import (
     vae_loss,
     value_limit,
 )
+from presa.methods import find_method
+from presa.training import fit
 
 
 def test_the_limit_of_a_cost_value_is_the_share_of_its_first_steps():
@@ -70,3 +74,24 @@ def test_transitions_follow_from_seed_and_step_alone(rewarded):
     assert torch.equal(one.actions, same.actions)
     assert not torch.equal(one.actions, other.actions)
     np.testing.assert_allclose(one.rewards, (one.actions * one.observations)[:, 0], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("method", "smaller"), [("cpq", {"policy.hidden_sizes": [16]}), ("bcq-lag", {"shift_sizes": [16]})]
+)
+def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path, method, smaller):
+    smaller |= {"n_steps": 700, "batch_size": 8, "critic_sizes": [4], "vae_sizes": [16]}
+    config = configured(find_method(method).presets["default"], smaller)
+    provenance = {"method": method, "seed": 3, "task": "two-states"}
+
+    def stop(done, *_):
+        if done == 600:
+            raise KeyboardInterrupt
+
+    undisturbed = fit(rewarded, config, provenance, out=tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        fit(rewarded, config, provenance, out=tmp_path / "resumed", progress=stop)
+    resumed = fit(rewarded, config, provenance, out=tmp_path / "resumed", resume=True)
+    for name in ("policy.safetensors", "metrics.csv"):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
+    assert load_any_policy(resumed).act(np.ones(1), np.random.default_rng(0)).shape == (1,)

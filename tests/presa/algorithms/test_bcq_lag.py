@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from feedbackgen.errors import RecipeError
-from presa.acting import load_any_policy
 from presa.algorithms.bcq_lag import PRESETS, BCQLag, BCQLagConfig, soft_lowest
-from presa.training import fit
 
 SMALL = BCQLagConfig(
     shift_sizes=(16,),
@@ -25,7 +23,6 @@ SMALL = BCQLagConfig(
     proportional_gain=0.5,
     integral_gain=0.05,
 )
-PROVENANCE = {"method": "bcq-lag", "seed": 3, "task": "two-states", "dataset_fingerprint": "d", "feedback_sha256": "f"}
 
 
 def learnt_gain(learner) -> float:
@@ -47,22 +44,6 @@ def test_bcq_lag_chooses_the_reckless_action_only_where_it_costs_nothing(rewarde
     gain, bound = learnt_gain(BCQLag(free, SMALL, 0)), learnt_gain(BCQLag(strict, SMALL, 0))
     assert gain > 0.5  # the mean of the dataset is 0.3
     assert bound < gain - 0.1
-
-
-def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path):
-    config = replace(SMALL, n_steps=700, batch_size=8, critic_sizes=(4,))
-
-    def stop(done, *_):
-        if done == 600:
-            raise KeyboardInterrupt
-
-    undisturbed = fit(rewarded, config, PROVENANCE, out=tmp_path / "undisturbed")
-    with pytest.raises(KeyboardInterrupt):
-        fit(rewarded, config, PROVENANCE, out=tmp_path / "resumed", progress=stop)
-    resumed = fit(rewarded, config, PROVENANCE, out=tmp_path / "resumed", resume=True)
-    for name in ("policy.safetensors", "metrics.csv"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert load_any_policy(resumed).act(np.ones(1), np.random.default_rng(0)).shape == (1,)
 
 
 def test_the_preset_osrl_has_the_numbers_of_osrl():

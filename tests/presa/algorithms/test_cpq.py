@@ -8,7 +8,6 @@ import torch
 from feedbackgen.errors import RecipeError
 from presa.algorithms.cpq import CPQ, PRESETS, CPQConfig, noisy_actions, permitted
 from presa.policy import PolicyConfig
-from presa.training import fit
 
 SMALL = CPQConfig(
     policy=PolicyConfig(hidden_sizes=(16,), std=0.1),
@@ -24,7 +23,6 @@ SMALL = CPQConfig(
     target_rate=0.05,
     penalty_rate=0.01,
 )
-PROVENANCE = {"method": "cpq", "seed": 3, "task": "two-states", "dataset_fingerprint": "d", "feedback_sha256": "f"}
 
 
 def learnt_gain(learner) -> float:
@@ -68,21 +66,6 @@ def test_sampled_actions_stay_within_the_box_and_carry_the_gradient(rewarded):
     assert actions.abs().max() == 1
     actions.sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in policy.parameters())
-
-
-def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path):
-    config = replace(SMALL, n_steps=700, batch_size=8, critic_sizes=(4,))
-
-    def stop(done, *_):
-        if done == 600:
-            raise KeyboardInterrupt
-
-    undisturbed = fit(rewarded, config, PROVENANCE, out=tmp_path / "undisturbed")
-    with pytest.raises(KeyboardInterrupt):
-        fit(rewarded, config, PROVENANCE, out=tmp_path / "resumed", progress=stop)
-    resumed = fit(rewarded, config, PROVENANCE, out=tmp_path / "resumed", resume=True)
-    for name in ("policy.safetensors", "metrics.csv"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 def test_the_preset_osrl_has_the_budget_of_osrl():
