@@ -48,7 +48,7 @@ COLUMNS = (
 # What a resumed run must share.
 SAME_RUN = ("method", "method_sha256", "seed", "dataset_fingerprint", "feedback_sha256", "precision", "device")
 # Of products of float32 matrices, as torch names it. Below the highest torch takes oneDNN's, which round the factors to
-# bfloat16 on processors with AMX and nowhere else.
+# bfloat16 on processors with AMX and on no others; on a GPU it allows TF32, which rounds them to 10 bits of fraction.
 PRECISIONS = {"exact": "highest", "fast": "medium"}
 PACKAGES = ("feedbackgen", "torch", "numpy", "safetensors", "minari", "zarr", "mujoco", "safety-gymnasium")
 
@@ -86,7 +86,8 @@ def train(
         resume: go on with an interrupted run.
         force: replace the run.
         mapped: leave the steps on disk, for a dataset larger than memory; the policy is the same.
-        precision: exact; or fast, for other products of matrices, which on processors with AMX are rounded.
+        precision: exact; or fast, for other products of matrices, whose factors are rounded on processors with AMX and
+            on GPUs with TF32.
         device: ``cpu``, or ``cuda[:N]``; what is saved is the same kind of file, of other bits.
         wandb_project: log to Weights & Biases too; a resumed run goes on in the same one there.
         progress: called after each block of updates.

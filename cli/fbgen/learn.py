@@ -26,7 +26,7 @@ def train(
     force: Force = False,
     mapped: Annotated[bool, typer.Option("--mapped", help="Data larger than memory: leave it on disk.")] = False,
     precision: Annotated[
-        str, typer.Option(help="exact, or fast: less time, other bits; rounded products on processors with AMX.")
+        str, typer.Option(help="exact, or fast: less time, other bits; products rounded with AMX and on GPUs (TF32).")
     ] = "exact",
     device: Annotated[str, typer.Option(help="cpu or cuda[:N].")] = "cpu",
     wandb: Annotated[
