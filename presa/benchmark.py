@@ -408,20 +408,20 @@ def read_table(results: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The recipe that a results file was run by, with the number of its runs, and the file's rows.
 
     Raises:
-        StoreError: no such file, or not the results of a benchmark.
+        StoreError: no such file, or one that cannot be read as the results of a benchmark.
         MissingDependency: pyarrow is not installed.
     """
     _require_pyarrow()
-    from pyarrow import ArrowInvalid, parquet
+    from pyarrow import parquet
 
     if not results.is_file():
         raise StoreError(f"{results}: no such file; `fbgen benchmark` writes a results.parquet")
     try:
         table = parquet.read_table(results)
         return json.loads((table.schema.metadata or {})[b"benchmark"]), table.to_pylist()
-    except (ArrowInvalid, KeyError, ValueError) as error:
+    except (KeyError, ValueError, OSError) as error:
         raise StoreError(
-            f"{results}: not the results of a benchmark; `fbgen benchmark` writes a results.parquet"
+            f"{results}: damaged, or not the results of a benchmark; `fbgen benchmark` writes a results.parquet"
         ) from error
 
 

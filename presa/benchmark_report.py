@@ -75,7 +75,7 @@ def read_results(path: Path) -> Results:
     """Read a benchmark's results.
 
     Raises:
-        StoreError: no such file, or not the results of a benchmark.
+        StoreError: no such file, or one that cannot be read as the results of a benchmark.
         MissingDependency: pyarrow is not installed.
     """
     recipe, rows = read_table(path)

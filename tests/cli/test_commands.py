@@ -96,6 +96,35 @@ def test_the_main_job_from_collection_to_report(fbgen, tmp_path):
     assert len(json.loads(Path("report.json").read_text())["summaries"]) == 2
 
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "core.parquet"
+
+
+def test_the_page_of_a_benchmark_is_written_from_its_results(fbgen):
+    code, out, _ = fbgen("benchmark-report", RESULTS, "--out", "pages/core.md", "--latex", "tables/core.tex")
+    assert code == 0 and out == "pages/core.md\n"
+    page, tables = Path("pages/core.md").read_text(), Path("tables/core.tex").read_text()
+    assert page.startswith("# What the benchmark says") and "| presa |" in page
+    assert all(Path("pages", picture).is_file() for picture in re.findall(r"\]\((images/[^)]+)\)", page))
+    assert tables.count(r"\begin{tabular}") == tables.count(r"\end{tabular}") > 1 and r"presa & " in tables
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, "results.parquet: no such file; `fbgen benchmark` writes a results.parquet"),
+        (lambda whole: whole[: len(whole) // 2], "results.parquet: damaged, or not the results of a benchmark"),
+        (lambda whole: whole[:4] + bytes(64) + whole[68:], "results.parquet: damaged, or not the results"),
+    ],
+    ids=["absent", "cut off", "overwritten"],
+)
+def test_no_page_is_written_from_results_that_cannot_be_read(fbgen, damage, message):
+    if damage is not None:
+        Path("results.parquet").write_bytes(damage(RESULTS.read_bytes()))
+    code, out, error = fbgen("benchmark-report", "results.parquet", "--out", "page.md")
+    assert code == 1 and out == "" and not Path("page.md").exists()
+    assert message in one_line(error)
+
+
 def test_feedback_and_datasets_are_inspected_as_tables_pictures_and_json(fbgen):
     make_dataset()
     fbgen("label", DATASET, "--pairs", 60, "--segment-length", "4,8", "--noise", 0.1)
