@@ -10,7 +10,7 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.batch import Transitions, checked_actions, simulator_state
+from feedbackgen.environments.batch import Transitions, checked_actions, leave_untimed, simulator_state
 from feedbackgen.environments.layouts import use_fast_layouts
 from feedbackgen.environments.upstream import drawable, load_builder, load_resampling_error
 from feedbackgen.tasks import Task
@@ -82,6 +82,7 @@ class NavigationBatch:
         """
         lanes = np.arange(self.n_environments) if lanes is None else np.asarray(lanes)
         actions = checked_actions(self, actions, lanes)
+        leave_untimed()
         simulations = [self._simulations[int(lane)] for lane in lanes]
         controls = np.clip(actions, simulations[0].low, simulations[0].high)
         for simulation, control in zip(simulations, controls, strict=True):

@@ -9,7 +9,7 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.batch import Transitions, checked_actions, simulator_state
+from feedbackgen.environments.batch import Transitions, checked_actions, leave_untimed, simulator_state
 from feedbackgen.environments.upstream import load_velocity_class
 from feedbackgen.tasks import Task
 from feedbackgen.types import FloatArray, IntArray
@@ -58,6 +58,7 @@ class VelocityBatch:
         """
         lanes = np.arange(self.n_environments) if lanes is None else np.asarray(lanes)
         actions = checked_actions(self, actions, lanes)
+        leave_untimed()
         observations = np.empty((len(lanes), *self.observation_space.shape))
         rewards, costs = np.empty((2, len(lanes)))
         terminated = np.empty(len(lanes), dtype=bool)

@@ -177,6 +177,27 @@ def test_a_lane_without_an_episode_is_not_stepped():
         batch.step(np.zeros((2, 2)), [0])
 
 
+def test_a_step_is_not_timed_unless_the_user_asks_for_it():
+    batch = make_env_batch("SafetyPointGoal1-v0", 1)
+    batch.reset(0, 0)
+    timers = batch.data(0).timer.duration.copy()
+    batch.step(np.zeros((1, 2)))
+    np.testing.assert_array_equal(batch.data(0).timer.duration, timers)
+
+    def clock() -> float:
+        clock.calls += 1
+        return float(clock.calls)
+
+    clock.calls = 0
+    mujoco.set_mjcb_time(clock)
+    try:
+        batch.step(np.zeros((1, 2)))
+    finally:
+        mujoco.set_mjcb_time(None)
+    assert clock.calls > 0
+    assert batch.data(0).timer.duration.sum() > timers.sum()
+
+
 def test_meshes_that_are_only_looked_at_are_left_out_of_batches():
     batch, env = make_env_batch("SafetyRacecarGoal0-v0", 1), make_env("SafetyRacecarGoal0-v0")
     batch.reset(0, 0)
