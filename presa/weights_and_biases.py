@@ -68,7 +68,7 @@ def logging_to_wandb(project: str, out: Path, config: Any, provenance: Mapping[s
             )
     except wandb.Error as error:
         raise StoreError(
-            f"Weights & Biases, project {project}: {error} (WANDB_MODE=offline needs no account)"
+            f"Weights & Biases, project {project}: {error} (WANDB_MODE=offline needs no account; go on with --resume)"
         ) from error
 
     def log(step: int, phase: str, means: Mapping[str, float]) -> None:

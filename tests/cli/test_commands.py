@@ -380,7 +380,7 @@ def test_train_leaves_its_means_in_weights_and_biases_offline_and_no_process_beh
     told = log.read_bytes()
     assert all(name in told for name in (b"safe", b"cloning/loss", b"presa/multiplier", b"segment_steps"))
     assert not Path("wandb").exists() and not (tmp_path / ".config").exists()
-    serving = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--pid\0{process.pid}" in command_line(path)]
+    serving = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--pid\0{process.pid}\0" in command_line(path)]
     assert not serving
 
 
