@@ -4,6 +4,7 @@ A reset, and the placing of a new goal, are upstream's own code. A step is ours:
 none in the substeps, no names to look up, and lidar, rewards and costs of all environments at a time.
 """
 
+import itertools
 import warnings
 from functools import lru_cache
 
@@ -19,7 +20,8 @@ from feedbackgen.types import BoolArray, FloatArray, IntArray
 N_SUBSTEPS = 10
 N_BINS = 16  # of a lidar
 BIN = 2 * np.pi / N_BINS
-NO_SENSORS = mujoco.mjtDisableBit.mjDSBL_SENSOR
+OWN_NEXT_LAST = np.array([0, 1, -1])[:, None, None]  # bins that show an object
+NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
 
 class NavigationBatch:
@@ -219,6 +221,7 @@ class _World:
         self.dies = type(task.agent).__name__ == "Ant"
         self.reward_factor = getattr(task, "reward_factor", 1.0)
         self.agent_body = model.body("agent").id
+        self.unneeded = _unneeded_stages(model)
         self._read_obstacles(task, model)
         self._read_geoms(task, model)
         self._read_sensors(task, model)
@@ -328,20 +331,19 @@ class _World:
 
     def _lidar(self, state: "_State") -> FloatArray:
         """Closeness of the nearest object in each direction, (n, lidars, bins); neighbouring bins share an object."""
-        n_environments = len(state.agent)
+        n_environments, n_lidars = len(state.agent), len(self.lidar_names)
         ego = _egocentric(state.positions[:, self.bodies], state.agent, state.rotation)
         z = ego[..., 0] + 1j * ego[..., 1]
-        distance = np.abs(z)
+        closeness = np.maximum(0, self.max_distance - np.abs(z)) / self.max_distance
         angle = np.angle(z) % (np.pi * 2)
         bins = (angle / BIN).astype(int)
-        closeness = np.maximum(0, self.max_distance - distance) / self.max_distance
         alias = (angle - BIN * bins) / BIN
-        readings = np.zeros(n_environments * len(self.lidar_names) * N_BINS)
-        first_bin = (np.arange(n_environments)[:, None] * len(self.lidar_names) + self.lidars) * N_BINS
-        np.maximum.at(readings, first_bin + bins % N_BINS, closeness)
-        np.maximum.at(readings, first_bin + (bins + 1) % N_BINS, alias * closeness)
-        np.maximum.at(readings, first_bin + (bins - 1) % N_BINS, (1 - alias) * closeness)
-        return readings.reshape(n_environments, len(self.lidar_names), N_BINS)
+        shares = np.stack([closeness, alias * closeness, (1 - alias) * closeness])
+        first_bin = (np.arange(n_environments)[:, None] * n_lidars + self.lidars) * N_BINS
+        places = first_bin + (bins + OWN_NEXT_LAST) % N_BINS
+        readings = np.zeros(n_environments * n_lidars * N_BINS)
+        np.maximum.at(readings, places.ravel(), shares.ravel())  # flat: numpy is fast there alone
+        return readings.reshape(n_environments, n_lidars, N_BINS)
 
 
 class _Simulation:
@@ -358,10 +360,7 @@ class _Simulation:
         self.option = self.model.opt
         self.low, self.high = self.model.actuator_ctrlrange.T
         self.jacobian = np.zeros((3, self.model.nv))
-        self.flags = int(self.option.disableflags)
-        if self.model.ntree == 1:
-            # All that moves is one island: solving without a search for islands is the same, to the last bit.
-            self.flags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
+        self.flags = int(self.option.disableflags) | world.unneeded
         self.is_euler = self.option.integrator == mujoco.mjtIntegrator.mjINT_EULER
 
     def advance(self, control: FloatArray) -> None:
@@ -440,6 +439,31 @@ class _State:
         found = np.zeros(len(self.simulations), dtype=bool)
         found[self.touching[chosen]] = True
         return found
+
+
+def _unneeded_stages(model: mujoco.MjModel) -> int:
+    """Disable flags of what costs time in this world and changes no bit."""
+    flags = 0
+    if model.ntree == 1:
+        # All that moves is one island, with or without a search for islands.
+        flags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
+    if _contacts_come_in_order(model):
+        flags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+    return int(flags)
+
+
+def _contacts_come_in_order(model: mujoco.MjModel) -> bool:
+    """Whether contacts of two bodies are in the same order without the tree of bounding boxes, which few geoms need.
+
+    After the tree MuJoCo sorts contacts by their geoms, each pair with the lower type first; without it they stand as
+    the geoms do. Another order would round forces in another way.
+    """
+    bodies = [range(first, first + n) for first, n in zip(model.body_geomadr, model.body_geomnum, strict=True)]
+    for own, others in itertools.combinations(bodies, 2):
+        found = [sorted(pair, key=lambda geom: model.geom_type[geom]) for pair in itertools.product(own, others)]
+        if found != sorted(found):
+            return False
+    return True
 
 
 def _body_names(obstacle) -> list[str]:

@@ -38,13 +38,13 @@ RACECAR_MASS = 0.017605537618291808  # kg
 RACECAR_INERTIA = (0.0002706324171671688, 0.0002385001307776043, 4.125453652032671e-05)  # kg m^2
 RACECAR_IPOS = (0.15557992747876107, -0.0003826658731145229, 6.812385950941158e-10)  # m
 RACECAR_IQUAT = (0.001766899788279318, 0.7071045736417905, -0.001766899788279318, 0.7071045736417905)
-# Whether robots are compiled with what is only to be looked at.
+# Whether worlds are compiled with what is only to be looked at.
 _drawable: ContextVar[bool] = ContextVar("drawable", default=True)
 
 
 @contextmanager
 def drawable(wanted: bool) -> Iterator[None]:
-    """Compile robots with, or without, meshes that are only looked at; the Racecar's take 40 MB in each environment."""
+    """Compile worlds with, or without, what is only looked at; the Racecar's meshes take 40 MB in each environment."""
     token = _drawable.set(wanted)
     try:
         yield
@@ -187,7 +187,9 @@ def _put_right_world(world: ModuleType) -> None:
         assets = yaml.safe_load(file)
     assets["textures"]["skybox"] = PLAIN_SKY
     world.yaml = SimpleNamespace(load=lambda file, Loader: copy.deepcopy(assets), FullLoader=None)
-    world.xmltodict = SimpleNamespace(parse=_ParseOnce(world.xmltodict.parse), unparse=world.xmltodict.unparse)
+    world.xmltodict = SimpleNamespace(
+        parse=_ParseOnce(world.xmltodict.parse), unparse=_Unparse(world.xmltodict.unparse)
+    )
     original = world_class.build
 
     def build(self):
@@ -217,6 +219,32 @@ class _ParseOnce:
             if isinstance(assets.get("mesh"), dict):
                 assets["mesh"] = [assets["mesh"]]  # upstream adds to a list
         return copy.deepcopy(self._parsed[text])
+
+
+class _Unparse:
+    """Writes a world's XML; where nobody draws, without what is only looked at."""
+
+    def __init__(self, unparse):
+        self._unparse = unparse
+
+    def __call__(self, tree):
+        if not _drawable.get():
+            _remove_scenery(tree["mujoco"]["worldbody"])
+        return self._unparse(tree)
+
+
+def _remove_scenery(worldbody: dict) -> None:
+    """Take cameras, lights and the shapes of what stands still and touches nothing; hazards and goals stay as bodies.
+
+    Each of them costs time in every substep, and changes no number of it.
+    """
+    robot, *things = worldbody["body"]
+    for name in ("camera", "light"):
+        worldbody.pop(name, None)
+        robot.pop(name, None)
+    for body in things:
+        if "freejoint" not in body and (body["geom"]["@contype"], body["geom"]["@conaffinity"]) == ("0", "0"):
+            del body["geom"]
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from feedbackgen.environments import make_env, make_env_batch
+from feedbackgen.environments.navigation import _unneeded_stages
 from feedbackgen.environments.upstream import load_builder
 from feedbackgen.errors import DataError
 from feedbackgen.tasks import TASKS, get_task
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.simulator
 NAVIGATION = [name for name, task in TASKS.items() if task.suite == "safety-navigation"]
 SEEDS = (0, 1, 2)
 LATER_EPISODES = (120, 60)  # steps of each, after the full one
+MIDPHASE = int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -196,6 +198,49 @@ def test_a_step_is_not_timed_unless_the_user_asks_for_it():
         mujoco.set_mjcb_time(None)
     assert clock.calls > 0
     assert batch.data(0).timer.duration.sum() > timers.sum()
+
+
+def test_cameras_and_shapes_that_touch_nothing_are_left_out_of_batches():
+    batch, env = make_env_batch("SafetyPointGoal1-v0", 1), make_env("SafetyPointGoal1-v0")
+    batch.reset(0, 0)
+    env.reset(seed=0)
+    model = batch.model(0)
+    assert [model.geom(geom).name for geom in range(model.ngeom)] == ["floor", "agent", "pointarrow", "vase0"]
+    assert (model.ncam, model.nlight) == (0, 0)
+    assert (env.model.ngeom, env.model.ncam, env.model.nlight) == (13, 4, 1)
+    np.testing.assert_array_equal(batch.get_state(0), env.get_state())
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "in_order"),
+    [
+        (("sphere", "box"), ("cylinder",), True),  # 1-3, then 3-2: the box is the higher type
+        (("box", "sphere"), ("cylinder",), False),  # 3-1, then 2-3, which sorts before
+        (("box", "box"), ("box", "box"), True),
+        (("box", "box"), ("sphere", "sphere"), False),  # 3-1, 4-1, 3-2, 4-2
+    ],
+)
+def test_boxes_around_bodies_are_left_out_where_contacts_keep_their_order(own, other, in_order):
+    def contacts(flags: int) -> list:
+        model.opt.disableflags = flags
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        return data.contact.geom.tolist()
+
+    model = mujoco.MjModel.from_xml_string(_touching(own, other))
+    assert (_unneeded_stages(model) & MIDPHASE == MIDPHASE) == in_order
+    assert (contacts(0) == contacts(MIDPHASE)) == in_order
+    assert sorted(contacts(0)) == sorted(contacts(MIDPHASE)) != []
+
+
+def _touching(*bodies) -> str:
+    """Bodies in one place, each of geoms of these types; a plane to be geom 0."""
+    geoms = ["".join(f'<geom type="{kind}" size=".1 .1 .1"/>' for kind in kinds) for kinds in bodies]
+    return (
+        '<mujoco><worldbody><geom type="plane" size="1 1 1" pos="0 0 -9"/>'
+        + "".join(f'<body pos="0 0 {0.01 * place}"><freejoint/>{each}</body>' for place, each in enumerate(geoms))
+        + "</worldbody></mujoco>"
+    )
 
 
 def test_meshes_that_are_only_looked_at_are_left_out_of_batches():
