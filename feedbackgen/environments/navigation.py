@@ -11,7 +11,7 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 
-from feedbackgen.environments.batch import Transitions, checked_actions, leave_untimed, simulator_state
+from feedbackgen.environments.batch import STATE, Transitions, checked_actions, leave_untimed, simulator_state
 from feedbackgen.environments.layouts import use_fast_layouts
 from feedbackgen.environments.upstream import drawable, load_builder, load_resampling_error
 from feedbackgen.tasks import Task
@@ -22,6 +22,11 @@ N_BINS = 16  # of a lidar
 BIN = 2 * np.pi / N_BINS
 OWN_NEXT_LAST = np.array([0, 1, -1])[:, None, None]  # bins that show an object
 NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+SLEEP = int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))  # since MuJoCo 3.4
+AT_REST = 1e-12  # m/s and rad/s; what lies still has the 1e-14 that rounding gives it
+# A coordinate (m) from here on is not moved, by its last bit, by what lies still: 1e-15 m/s, for a substep.
+OFF_AXIS = 2.0**-5
+DRIFT = 1.7e-15  # m/s
 
 
 class NavigationBatch:
@@ -57,6 +62,8 @@ class NavigationBatch:
         return self.builders[lane].task.model
 
     def data(self, lane: int) -> mujoco.MjData:
+        if lane in self._simulations:
+            self._simulations[lane].catch_up()
         return self.builders[lane].task.data
 
     def reset(self, lane: int, seed: int) -> FloatArray:
@@ -65,7 +72,7 @@ class NavigationBatch:
         with drawable(self._to_draw):
             observation, _ = builder.reset(seed=seed)
         if self._world is None:
-            self._world = _World(builder)
+            self._world = _World(builder, may_rest=not self._to_draw and self.kind == "Goal")
             self.cost_terms = self._world.cost_terms
         self._simulations[lane] = _Simulation(builder, self._world)
         self.n_steps[lane] = 0
@@ -215,8 +222,10 @@ _MEMORY = ("last_dist_goal", "last_dist_box", "last_box_goal", "old_potential")
 class _World:
     """What all worlds of a task share: where sensors, bodies and geoms stand in its model."""
 
-    def __init__(self, builder):
+    def __init__(self, builder, *, may_rest: bool):
         task, model = builder.task, builder.task.model
+        # The Point touches nothing but what it runs into, so what lies elsewhere changes no bit of its motion.
+        self.may_rest = may_rest and bool(SLEEP) and model.ntree > 1 and type(task.agent).__name__ == "Point"
         self.cost_terms = tuple(name for name in builder.cost if name != "cost_sum")
         self.dies = type(task.agent).__name__ == "Ant"
         self.reward_factor = getattr(task, "reward_factor", 1.0)
@@ -362,12 +371,65 @@ class _Simulation:
         self.jacobian = np.zeros((3, self.model.nv))
         self.flags = int(self.option.disableflags) | world.unneeded
         self.is_euler = self.option.integrator == mujoco.mjtIntegrator.mjINT_EULER
+        self.may_rest = world.may_rest
+        self.others = self.qvel[int(np.sum(self.model.dof_treeid == 0)) :]  # the robot is the first tree
+        self.before_rest: FloatArray | None = None  # state, and what was done since
+        self.controls: list[FloatArray] = []
+        if self.may_rest:
+            self.option.sleep_tolerance = AT_REST
 
     def advance(self, control: FloatArray) -> None:
+        """One step, in which what lies still is left to lie.
+
+        MuJoCo lets it sleep, which takes its noise of 1e-15 m/s from it. When it is touched it has to have that back,
+        so all since it came to rest is done again, awake.
+        """
+        self.random.random_sample()  # upstream draws one here: how many substeps there are, always all
+        if not self.may_rest:
+            self._advance(control)
+            return
+        if self.before_rest is None:
+            if not self._others_stay():
+                self._advance(control)
+                return
+            self.before_rest = np.empty(mujoco.mj_stateSize(self.model, STATE))
+            mujoco.mj_getState(self.model, self.data, self.before_rest, STATE)
+        self.controls.append(control)
+        n_awake = self.data.ntree_awake
+        self.option.enableflags = SLEEP
+        self._advance(control)
+        self.option.enableflags = 0
+        if self.data.ntree_awake > n_awake or not self._others_rest():
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do awake what was done while others slept."""
+        if self.before_rest is None:
+            return
+        model, data = self.model, self.data
+        mujoco.mj_setState(model, data, self.before_rest, STATE)
+        self.option.disableflags = self.flags | NO_SENSORS
+        for control in self.controls:
+            self.ctrl[:] = control
+            mujoco.mj_step(model, data, nstep=N_SUBSTEPS)
+        self.option.disableflags = self.flags
+        mujoco.mj_forward(model, data)
+        self.before_rest = None
+        self.controls.clear()
+
+    def _others_rest(self) -> bool:
+        return bool(np.max(np.abs(self.others)) < AT_REST)
+
+    def _others_stay(self) -> bool:
+        """Whether they rest, and where they stand in the plane is the same number until they are touched."""
+        if not self._others_rest() or np.max(np.abs(self.others.reshape(-1, 6)[:, :2])) > DRIFT:
+            return False
+        return bool(np.min(np.abs(self.xpos[self.world.vase_bodies, :2])) > OFF_AXIS)
+
+    def _advance(self, control: FloatArray) -> None:
         """Ten substeps without sensors, then all that is derived from the new state."""
         model, data = self.model, self.data
         self.ctrl[:] = control
-        self.random.random_sample()  # upstream draws one here: how many substeps there are, always all
         self.option.disableflags = self.flags | NO_SENSORS
         gremlins = self.world.gremlins
         if gremlins is None and self.is_euler:

@@ -179,6 +179,42 @@ def test_a_lane_without_an_episode_is_not_stepped():
         batch.step(np.zeros((2, 2)), [0])
 
 
+@pytest.mark.parametrize("name", ["SafetyPointGoal1-v0", "SafetyPointGoal2-v0"])
+def test_what_lies_still_sleeps_and_wakes_to_the_last_bit(name):
+    """A batch lets vases sleep until they are touched; one environment never does."""
+    n_lanes, n_steps = 6, 300
+    batch, environments = make_env_batch(name, n_lanes), [make_env(name) for _ in range(n_lanes)]
+    start = [batch.reset(lane, lane) for lane in range(n_lanes)]
+    for lane, env in enumerate(environments):
+        np.testing.assert_array_equal(start[lane], env.reset(seed=lane)[0])
+    vases = [env.data.qpos[3:].copy() for env in environments]
+    n_asleep = 0
+    rng = np.random.default_rng(1)
+    for step in range(n_steps):
+        actions = rng.uniform(-1.0, 1.0, (n_lanes, 2))
+        actions[::2] = [drive_at("vase0", env) for env in environments[::2]]
+        transitions = batch.step(actions)
+        n_asleep += sum(batch.builders[lane].task.data.ntree_awake == 1 for lane in range(n_lanes))
+        for lane, env in enumerate(environments):
+            observation, *rest, info = env.step(actions[lane])
+            np.testing.assert_array_equal(transitions.observations[lane], observation, err_msg=f"{lane}, step {step}")
+            assert rest[:2] == [transitions.rewards[lane], transitions.costs[lane]]
+            assert info == {term: values[lane] for term, values in transitions.cost_terms.items()}
+    moved = 0
+    for lane, env in enumerate(environments):
+        np.testing.assert_array_equal(batch.get_state(lane), env.get_state())
+        moved += np.max(np.abs(env.data.qpos[3:] - vases[lane])) > 0.01
+        env.close()
+    assert moved > 0
+    assert (n_asleep > 0) == hasattr(mujoco.mjtEnableBit, "mjENBL_SLEEP")
+
+
+def drive_at(body: str, env) -> np.ndarray:
+    robot = env.data.body("agent")
+    x, y, _ = (env.data.body(body).xpos - robot.xpos) @ robot.xmat.reshape(3, 3)
+    return np.array([0.7, np.clip(np.arctan2(y, x), -1.0, 1.0)])
+
+
 def test_a_step_is_not_timed_unless_the_user_asks_for_it():
     batch = make_env_batch("SafetyPointGoal1-v0", 1)
     batch.reset(0, 0)
