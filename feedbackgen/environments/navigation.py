@@ -63,7 +63,7 @@ class NavigationBatch:
 
     def data(self, lane: int) -> mujoco.MjData:
         if lane in self._simulations:
-            self._simulations[lane].catch_up()
+            self._simulations[lane].stay_awake()
         return self.builders[lane].task.data
 
     def reset(self, lane: int, seed: int) -> FloatArray:
@@ -401,6 +401,11 @@ class _Simulation:
         self.option.enableflags = 0
         if self.data.ntree_awake > n_awake or not self._others_rest():
             self.catch_up()
+
+    def stay_awake(self) -> None:
+        """Let nothing sleep until the next reset: who looks at the state once, to record it, looks at it each step."""
+        self.catch_up()
+        self.may_rest = False
 
     def catch_up(self) -> None:
         """Do awake what was done while others slept."""

@@ -209,6 +209,20 @@ def test_what_lies_still_sleeps_and_wakes_to_the_last_bit(name):
     assert (n_asleep > 0) == hasattr(mujoco.mjtEnableBit, "mjENBL_SLEEP")
 
 
+def test_a_lane_whose_state_is_looked_at_stays_awake():
+    batch = make_env_batch("SafetyPointGoal1-v0", 2)
+    for lane in range(2):
+        batch.reset(lane, 0)
+    data = [builder.task.data for builder in batch.builders]
+    for _ in range(60):
+        batch.get_state(1)
+        transitions = batch.step(np.zeros((2, 2)))
+        np.testing.assert_array_equal(transitions.observations[0], transitions.observations[1])
+    assert data[1].ntree_awake == 2
+    assert data[0].ntree_awake == (1 if hasattr(mujoco.mjtEnableBit, "mjENBL_SLEEP") else 2)
+    np.testing.assert_array_equal(batch.get_state(0), batch.get_state(1))
+
+
 def drive_at(body: str, env) -> np.ndarray:
     robot = env.data.body("agent")
     x, y, _ = (env.data.body(body).xpos - robot.xpos) @ robot.xmat.reshape(3, 3)
