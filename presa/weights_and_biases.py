@@ -16,7 +16,7 @@ from feedbackgen.files import writing_to
 
 FOLDER = "wandb"  # W&B's own, within the run's
 ID_FILE = "wandb_id.txt"  # of the run in W&B, which a resumed run goes on with
-OURS_ALONE = {
+OURS_ALONE: dict[str, Any] = {
     "console": "off", "disable_git": True, "disable_code": True, "x_disable_stats": True, "x_disable_meta": True,
     "x_disable_machine_info": True, "x_save_requirements": False,
 }  # fmt: skip
