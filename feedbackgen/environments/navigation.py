@@ -24,7 +24,7 @@ OWN_NEXT_LAST = np.array([0, 1, -1])[:, None, None]  # bins that show an object
 NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 SLEEP = int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))  # since MuJoCo 3.4
 AT_REST = 1e-12  # m/s and rad/s; what lies still has the 1e-14 that rounding gives it
-# A coordinate (m) from here on is not moved, by its last bit, by what lies still: 1e-15 m/s, for a substep.
+# A coordinate (m) from here on is hardly ever moved, by its last bit, by what lies still: 1e-15 m/s, for a substep.
 OFF_AXIS = 2.0**-5
 DRIFT = 1.7e-15  # m/s
 
@@ -426,7 +426,7 @@ class _Simulation:
         return bool(np.max(np.abs(self.others)) < AT_REST)
 
     def _others_stay(self) -> bool:
-        """Whether they rest, and where they stand in the plane is the same number until they are touched."""
+        """Whether they rest, and stand, but for 1e-15 now and then, at the same numbers until they are touched."""
         if not self._others_rest() or np.max(np.abs(self.others.reshape(-1, 6)[:, :2])) > DRIFT:
             return False
         return bool(np.min(np.abs(self.xpos[self.world.vase_bodies, :2])) > OFF_AXIS)
