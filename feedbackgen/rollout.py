@@ -24,7 +24,7 @@ def rollout(
 
     Args:
         env: see `feedbackgen.environments.make_env`.
-        policy: acts on each observation.
+        policy: acts on each observation; told each step's reward and cost, if it has ``observe(reward, cost)``.
         seed: given to reset.
         rng: the policy's own randomness.
         max_steps: truncate the episode after so many, should it last longer.
@@ -38,11 +38,14 @@ def rollout(
     actions: list[FloatArray] = []
     rewards, costs, terms = [], [], []
     states = [env.get_state()] if record_states else None
+    observe = getattr(policy, "observe", None)
     terminated = truncated = False
     while not (terminated or truncated):
         # What is stored is what was acted: the action in the precision of the action space.
         action = np.asarray(policy.act(observation, rng), dtype=env.action_space.dtype)
         observation, reward, cost, terminated, truncated, info = env.step(action)
+        if observe is not None:
+            observe(reward, cost)
         truncated = truncated or len(actions) + 1 == max_steps
         observations.append(observation)
         actions.append(action)
@@ -73,7 +76,7 @@ def rollout(
 class Start:
     """How an episode begins, and who acts in it."""
 
-    policy: BatchPolicy
+    policy: BatchPolicy  # for this episode alone if it has ``observe(reward, cost)``, by which it is told of each step
     seed: int  # given to reset
     rng: np.random.Generator  # the policy's own randomness
 
@@ -133,6 +136,7 @@ class _Track:
     def __init__(self, start: Start, batch, observation: FloatArray, state: FloatArray | None, max_steps: int | None):
         n_steps = min(batch.horizon, max_steps or batch.horizon)
         self.start, self.n_steps, self.observation = start, 0, observation
+        self.observe = getattr(start.policy, "observe", None)
         self.observations = np.empty((n_steps + 1, len(observation)), dtype=observation.dtype)
         self.observations[0] = observation
         self.actions = np.empty((n_steps, *batch.action_space.shape), dtype=batch.action_space.dtype)
@@ -147,6 +151,8 @@ class _Track:
         self.actions[step], self.rewards[step], self.costs[step] = action, reward, cost
         self.n_steps = step + 1
         self.observations[step + 1] = self.observation = observation
+        if self.observe is not None:
+            self.observe(reward, cost)
         if self.states is not None:
             self.states[step + 1] = state
 

@@ -1,5 +1,6 @@
-"""Trained policies of any kind on disk, and as they act: one Gaussian, or several networks together."""
+"""Trained policies of any kind on disk, and as they act: one Gaussian, several networks, or a transformer."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from presa.checkpoint import (
     save_policy,
 )
 from presa.policy import GaussianPolicy
+from presa.transformer import DecisionTransformer, Memory
 
-KINDS: dict[str, Any] = {CandidatePolicy.kind: CandidatePolicy}
+KINDS: dict[str, Any] = {each.kind: each for each in (CandidatePolicy, DecisionTransformer)}
 
 
 class ActingNetworks:
@@ -50,6 +52,33 @@ class ActingNetworks:
         return self._low + (action.double().numpy() + 1) * (self._high - self._low) / 2
 
 
+class RememberingNetworks(ActingNetworks):
+    """Networks that act on what came of their earlier steps too: one object acts in one episode, and is told of it."""
+
+    def __init__(self, networks: DecisionTransformer, arrays: dict[str, np.ndarray], header: dict):
+        super().__init__(Memory(networks), arrays, header)
+
+    def fresh(self) -> "RememberingNetworks":
+        """For another episode."""
+        other = copy.copy(self)
+        other.networks = self.networks.fresh()
+        return other
+
+    def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        """The action of its one episode, (1, A)."""
+        assert len(observations) == 1, "each episode needs a fresh one"
+        return super().act_together(observations, rngs)
+
+    def observe(self, reward: float, cost: float) -> None:
+        """Take in what the last action came to."""
+        self.networks.observe(reward, cost)
+
+
+def for_one_episode(policy: TrainedPolicy | ActingNetworks) -> TrainedPolicy | ActingNetworks:
+    """The policy itself, or a fresh one where it remembers."""
+    return policy.fresh() if isinstance(policy, RememberingNetworks) else policy
+
+
 def save_any_policy(path: Path, policy: torch.nn.Module, data: Standardisation, *, task: str, method: str) -> None:
     """Write a policy file of any kind; it appears complete or not at all."""
     if isinstance(policy, GaussianPolicy):
@@ -73,6 +102,7 @@ def load_any_policy(run: str | Path) -> TrainedPolicy | ActingNetworks:
         networks.load_state_dict(
             {name.removeprefix(prefix): torch.from_numpy(v) for name, v in arrays.items() if name.startswith(prefix)}
         )
-        return ActingNetworks(networks.eval(), arrays, header)
+        acting = RememberingNetworks if isinstance(networks, DecisionTransformer) else ActingNetworks
+        return acting(networks.eval(), arrays, header)
     except (KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path}: does not fit its networks ({error}); train it again") from error

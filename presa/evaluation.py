@@ -17,7 +17,7 @@ from feedbackgen.seeding import derived_seed, stream
 from feedbackgen.tasks import get_task
 from feedbackgen.video import write_video
 from feedbackgen.workers import worker_pool
-from presa.acting import load_any_policy
+from presa.acting import for_one_episode, load_any_policy
 
 FORMAT_VERSION = 1
 EVALUATION_FILE = "evaluation.json"
@@ -181,7 +181,7 @@ def _play_episodes(
 
     def lane() -> Lane:
         for index, seed in waiting:
-            episode = yield Start(policy=policy, seed=seed, rng=stream(seed, "acts by its mean"))
+            episode = yield Start(policy=for_one_episode(policy), seed=seed, rng=stream(seed, "acts by its mean"))
             results[index] = episode.return_, episode.cost_return, episode.n_steps
             report(len(results))
 
@@ -195,6 +195,7 @@ def _play_episodes(
 
 def _film(run: Path, task: str, seed: int, path: Path) -> None:
     policy = load_any_policy(run)
+    observe = getattr(policy, "observe", None)
     env = make_env(task)
     rng = np.random.default_rng(0)
 
@@ -203,7 +204,9 @@ def _film(run: Path, task: str, seed: int, path: Path) -> None:
         ended = False
         while not ended:
             yield env.render()
-            observation, _, _, terminated, truncated, _ = env.step(policy.act(observation, rng))
+            observation, reward, cost, terminated, truncated, _ = env.step(policy.act(observation, rng))
+            if observe is not None:
+                observe(reward, cost)
             ended = terminated or truncated
 
     write_video(frames(), path)

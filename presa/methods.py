@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from feedbackgen.errors import RecipeError
-from presa.algorithms import bc, bc_safe, bcq_lag, cpl, cpl_safety_first, cpq, presa, reference, safe_rlhf, trac
+from presa.algorithms import bc, bc_safe, bcq_lag, cdt, cpl, cpl_safety_first, cpq, presa, reference, safe_rlhf, trac
 from presa.candidates import CandidatePolicy
 from presa.policy import GaussianPolicy
+from presa.transformer import DecisionTransformer
 
 
 class Learner(Protocol):
@@ -28,7 +29,7 @@ class Learner(Protocol):
     """
 
     n_steps: int  # updates in all
-    policy: GaussianPolicy | CandidatePolicy  # what is saved after the last
+    policy: GaussianPolicy | CandidatePolicy | DecisionTransformer  # what is saved after the last
 
     def update(self, step: int) -> tuple[str, dict[str, float]]:
         """Take update ``step`` of 0 .. n_steps - 1; the phase's name, and what to log, ``loss`` among it.
@@ -66,6 +67,7 @@ METHODS = {
     "presa": Method(presa.PreSaConfig, presa.PRESETS, presa.PreSa),
     "bcq-lag": Method(bcq_lag.BCQLagConfig, bcq_lag.PRESETS, bcq_lag.BCQLag, sees_rewards=True, reads_labels=False),
     "cpq": Method(cpq.CPQConfig, cpq.PRESETS, cpq.CPQ, sees_rewards=True, reads_labels=False),
+    "cdt": Method(cdt.CDTConfig, cdt.PRESETS, cdt.CDT, sees_rewards=True, reads_labels=False),
 }
 
 

@@ -14,7 +14,7 @@ FILES = {path: package for package, folder in PACKAGES.items() for path in folde
 MAY_IMPORT = {"feedbackgen": set(), "presa": {"feedbackgen"}, "fbgen": {"feedbackgen", "presa"}}
 TRUE_REWARDS = ROOT / "presa" / "true_rewards.py"
 TELL_REWARDS = {"iterate_episodes", "load_episode", "load_outcomes", "load_trajectories", "episode_returns"}
-REFERENCE_ALGORITHMS = {"algorithms/cpq.py", "algorithms/bcq_lag.py"}
+REFERENCE_ALGORITHMS = {"algorithms/cpq.py", "algorithms/bcq_lag.py", "algorithms/cdt.py"}
 SINGLE_IMPORTERS = {
     "zarr": "feedbackgen/store.py",
     "minari": ("feedbackgen/episodes.py", "feedbackgen/interop/"),

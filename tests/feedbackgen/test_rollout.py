@@ -181,3 +181,37 @@ def test_a_simulator_that_fails_names_episode_and_step():
     )
     with pytest.raises(DataError, match=others):
         played(4, [8, 14, 5, 17])
+
+
+class Accountant:
+    """Acts on what its episode came to so far; remembers, so that each episode needs one of its own."""
+
+    name = "accountant"
+
+    def __init__(self):
+        self.told = []
+
+    def act(self, observation, rng):
+        return np.array([0.1 + sum(reward - cost for reward, cost in self.told) / 10])
+
+    def act_together(self, observations, rngs):
+        return np.array([self.act(*row) for row in zip(observations, rngs, strict=True)])
+
+    def observe(self, reward, cost):
+        self.told.append((float(reward), float(cost)))
+
+
+def test_a_policy_that_observes_is_told_each_steps_reward_and_cost_and_no_other_episodes():
+    acted = [Accountant() for _ in range(6)]
+    episodes = {}
+
+    def lane(seeds):
+        for seed in seeds:
+            episodes[seed] = yield Start(policy=acted[seed], seed=seed, rng=np.random.default_rng(seed))
+
+    play(Counters(2), [lane([0, 1, 2]), lane([3, 4, 5])])
+    for seed, accountant in enumerate(acted):
+        alone = Accountant()
+        episode = rollout(OneOf(), alone, seed=seed, rng=np.random.default_rng(seed))
+        np.testing.assert_array_equal(episodes[seed].actions, episode.actions)
+        assert accountant.told == alone.told == list(zip(episode.rewards, episode.costs, strict=True))

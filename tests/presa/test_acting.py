@@ -7,10 +7,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from feedbackgen.errors import StoreError
-from presa.acting import load_any_policy, save_any_policy
+from presa.acting import for_one_episode, load_any_policy, save_any_policy
 from presa.candidates import CandidatePolicy
 from presa.checkpoint import TrainedPolicy, load_policy
 from presa.policy import GaussianPolicy, PolicyConfig
+from presa.transformer import DecisionTransformer, Memory
 
 
 def candidates(n_candidates: int = 5) -> CandidatePolicy:
@@ -80,3 +81,35 @@ def test_networks_that_do_not_fit_are_refused(run):
     save_file(load_file(path), path, {"presa": json.dumps(header)})
     with pytest.raises(StoreError, match="does not fit its networks"):
         load_any_policy(run)
+
+
+@pytest.fixture
+def transformer_run(tmp_path, rewarded):
+    network = DecisionTransformer(1, 1, n_times=9, context=3, n_units=8, n_layers=1, n_heads=2, seed=0)
+    network.target.copy_(torch.tensor([5.0, 20.0]))
+    with torch.no_grad():  # so that what it remembers shows in its actions
+        network.times.weight.mul_(50)
+    save_any_policy(tmp_path / "policy.safetensors", network, rewarded, task="two-states", method="cdt")
+    return tmp_path
+
+
+def test_a_loaded_transformer_acts_as_the_one_that_was_saved_for_each_episode_afresh(transformer_run, rewarded):
+    loaded, rng = load_any_policy(transformer_run), np.random.default_rng(0)
+    network = loaded.networks._network
+    assert (loaded.task, loaded.name, network.target.tolist()) == ("two-states", "cdt", [5.0, 20.0])
+    one, memory = for_one_episode(loaded), Memory(network)
+    raw = np.array([1.0])
+    actions = []
+    for _ in range(4):
+        actions.append(one.act_together(raw[None], [rng])[0])
+        np.testing.assert_allclose(actions[-1], memory.choose(one.standardised(raw), rng).numpy(), atol=1e-6)
+        one.observe(1.0, 1.0)
+        memory.observe(1.0, 1.0)
+    assert actions[1] != actions[0]
+    np.testing.assert_array_equal(for_one_episode(loaded).act(raw, rng), actions[0])
+
+
+def test_a_policy_that_remembers_nothing_acts_in_any_episode(run):
+    loaded = load_any_policy(run)
+    assert for_one_episode(loaded) is loaded
+    assert not hasattr(loaded, "observe")

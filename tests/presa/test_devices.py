@@ -34,6 +34,7 @@ SHORT = {
     | {"n_reward_steps": 20, "n_cost_steps": 20, "n_value_steps": 60, "improvement.n_steps": 60, "n_units": 8},
     "cpq": VALUES | NETWORK,
     "bcq-lag": VALUES | {"shift_sizes": [8]},
+    "cdt": {"n_steps": 200, "batch_size": 4, "context": 3, "n_units": 8, "n_layers": 1, "n_heads": 2},
     EXAMPLE: CLONING | {"n_steps": 160, "n_pairs": 8},
 }
 

@@ -1,12 +1,19 @@
-"""Where evaluation episodes start."""
+"""Where evaluation episodes start, and that each is played as if alone."""
+
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from feedbackgen.environments import make_env
 from feedbackgen.errors import RecipeError
+from feedbackgen.rollout import rollout
 from feedbackgen.seeding import derived_seed
-from presa.evaluation import N_CANDIDATES, stratified_seeds
+from presa.acting import load_any_policy, save_any_policy
+from presa.evaluation import N_CANDIDATES, evaluate, stratified_seeds
+from presa.transformer import DecisionTransformer
 
 CIRCLE = "SafetyPointCircle1-v0"
 N_EPISODES = 16
@@ -51,3 +58,27 @@ def test_any_number_of_stratified_starts_can_be_had_and_the_seed_decides():
 def test_a_task_without_a_robot_in_the_plane_has_no_such_starts():
     with pytest.raises(RecipeError, match="SafetyHopperVelocity-v1: stratified starts need a robot in the plane"):
         stratified_seeds("SafetyHopperVelocity-v1", 10, seed=0)
+
+
+@pytest.mark.simulator
+def test_a_policy_that_remembers_plays_side_by_side_the_episodes_that_it_plays_alone(tmp_path):
+    network = DecisionTransformer(28, 2, n_times=500, context=3, n_units=8, n_layers=1, n_heads=2, seed=0)
+    network.target.copy_(torch.tensor([25.0, 40.0]))
+    with torch.no_grad():
+        network.action_head.weight.mul_(50)
+    ones = np.ones(28)
+    box = SimpleNamespace(
+        observation_mean=0 * ones, observation_std=ones, action_low=-np.ones(2), action_high=np.ones(2)
+    )
+    save_any_policy(tmp_path / "policy.safetensors", network, box, task=CIRCLE, method="cdt")
+    (tmp_path / "provenance.json").write_text(json.dumps({"task": CIRCLE, "cost_limit": 25.0}))
+    together = evaluate(tmp_path, n_episodes=3)
+    shared = evaluate(tmp_path, n_episodes=3, workers=2)
+    assert (together.returns, together.cost_returns) == (shared.returns, shared.cost_returns)
+    env = make_env(CIRCLE)
+    alone = [
+        rollout(env, load_any_policy(tmp_path), seed=seed, rng=np.random.default_rng(0))
+        for seed in together.reset_seeds
+    ]
+    assert together.returns == [episode.return_ for episode in alone]
+    assert len(set(together.returns)) == 3
