@@ -17,6 +17,7 @@ from presa.batch import learning_data
 from presa.cloning import CloningConfig
 from presa.policy import PolicyConfig
 from presa.steps import ActionBox, steps_in_memory
+from presa.training import fit
 from presa.true_rewards import rewarded_data
 
 LENGTH = 40  # steps of each episode
@@ -129,3 +130,26 @@ def rewarded(trajectories):
         cost_limit=10.0,
         horizon=LENGTH,
     )
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    """Train, stop, and go on: the run, whose policy and metrics have to be those of an undisturbed one."""
+
+    def train(data, config, provenance, stops=(600,)):
+        undisturbed = fit(data, config, provenance, out=tmp_path / "undisturbed")
+        for stop in stops:
+
+            def interrupt(done, *_, stop=stop):
+                if done == stop:
+                    raise KeyboardInterrupt
+
+            run = tmp_path / f"resumed-{stop}"
+            with pytest.raises(KeyboardInterrupt):
+                fit(data, config, provenance, out=run, progress=interrupt)
+            fit(data, config, provenance, out=run, resume=True)
+            for name in ("policy.safetensors", "metrics.csv"):
+                assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+        return run
+
+    return train

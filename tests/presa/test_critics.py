@@ -17,7 +17,6 @@ from presa.critics import (
     value_limit,
 )
 from presa.methods import find_method
-from presa.training import fit
 
 
 def test_the_limit_of_a_cost_value_is_the_share_of_its_first_steps():
@@ -79,19 +78,8 @@ def test_transitions_follow_from_seed_and_step_alone(rewarded):
 @pytest.mark.parametrize(
     ("method", "smaller"), [("cpq", {"policy.hidden_sizes": [16]}), ("bcq-lag", {"shift_sizes": [16]})]
 )
-def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path, method, smaller):
+def test_a_resumed_run_equals_an_undisturbed_one(rewarded, resumed, method, smaller):
     smaller |= {"n_steps": 700, "batch_size": 8, "critic_sizes": [4], "vae_sizes": [16]}
     config = configured(find_method(method).presets["default"], smaller)
-    provenance = {"method": method, "seed": 3, "task": "two-states"}
-
-    def stop(done, *_):
-        if done == 600:
-            raise KeyboardInterrupt
-
-    undisturbed = fit(rewarded, config, provenance, out=tmp_path / "undisturbed")
-    with pytest.raises(KeyboardInterrupt):
-        fit(rewarded, config, provenance, out=tmp_path / "resumed", progress=stop)
-    resumed = fit(rewarded, config, provenance, out=tmp_path / "resumed", resume=True)
-    for name in ("policy.safetensors", "metrics.csv"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert load_any_policy(resumed).act(np.ones(1), np.random.default_rng(0)).shape == (1,)
+    run = resumed(rewarded, config, {"method": method, "seed": 3, "task": "two-states"})
+    assert load_any_policy(run).act(np.ones(1), np.random.default_rng(0)).shape == (1,)

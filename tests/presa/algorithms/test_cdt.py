@@ -19,7 +19,6 @@ from presa.algorithms.cdt import (
     sums_to_go,
     targets_to_go,
 )
-from presa.training import fit
 from presa.transformer import DecisionTransformer, Memory, Predictions
 
 SMALL = CDTConfig(
@@ -149,21 +148,10 @@ def test_the_rate_warms_up(rewarded):
     assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(rewarded, tmp_path):
+def test_a_resumed_run_equals_an_undisturbed_one(rewarded, resumed):
     config = replace(SMALL, n_steps=700, batch_size=4, n_units=8, dropout=0.1, warmup_steps=600)
-    provenance = {"method": "cdt", "seed": 3, "task": "two-states"}
-
-    def stop(done, *_):
-        if done == 600:
-            raise KeyboardInterrupt
-
-    undisturbed = fit(rewarded, config, provenance, out=tmp_path / "undisturbed")
-    with pytest.raises(KeyboardInterrupt):
-        fit(rewarded, config, provenance, out=tmp_path / "resumed", progress=stop)
-    resumed = fit(rewarded, config, provenance, out=tmp_path / "resumed", resume=True)
-    for name in ("policy.safetensors", "metrics.csv"):
-        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert load_any_policy(resumed).act(np.ones(1), np.random.default_rng(0)).shape == (1,)
+    run = resumed(rewarded, config, {"method": "cdt", "seed": 3, "task": "two-states"})
+    assert load_any_policy(run).act(np.ones(1), np.random.default_rng(0)).shape == (1,)
 
 
 def test_the_preset_osrl_has_the_numbers_of_osrl():

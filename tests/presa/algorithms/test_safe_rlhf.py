@@ -19,7 +19,6 @@ from presa.algorithms.safe_rlhf import (
     generalised_advantages,
     window_sums,
 )
-from presa.training import fit
 
 PROVENANCE = {"method": "safe-rlhf", "seed": 3, "task": "two-states"}
 
@@ -128,25 +127,13 @@ def test_the_multiplier_rises_to_its_cap_under_a_constraint_out_of_reach_and_say
 
 
 @pytest.mark.parametrize("n_steps", [250, 150])  # the phases end where states are saved, or elsewhere
-def test_a_resumed_run_equals_an_undisturbed_one(data, config, tmp_path, n_steps):
+def test_a_resumed_run_equals_an_undisturbed_one(data, config, resumed, n_steps):
     config = replace(
         config, cloning=replace(config.cloning, n_steps=n_steps), improvement=replace(config.improvement, n_steps=600),
         n_reward_steps=n_steps, n_cost_steps=n_steps, n_value_steps=n_steps + 30,
     )  # fmt: skip
-    undisturbed = fit(data, config, PROVENANCE, out=tmp_path / "undisturbed")
     # In or behind each phase from the cost model on; each state was saved at the multiple of 500 before.
-    for stop in (600, 1100):
-
-        def interrupt(done, *_, stop=stop):
-            if done == stop:
-                raise KeyboardInterrupt
-
-        run = tmp_path / f"resumed-{stop}"
-        with pytest.raises(KeyboardInterrupt):
-            fit(data, config, PROVENANCE, out=run, progress=interrupt)
-        fit(data, config, PROVENANCE, out=run, resume=True)
-        for name in ("policy.safetensors", "metrics.csv"):
-            assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    resumed(data, config, PROVENANCE, stops=(600, 1100))
 
 
 def test_feedback_that_lacks_a_kind_of_label_is_refused(data, config):
