@@ -95,6 +95,19 @@ def test_tables_that_are_not_the_labels_are_found(published):
     assert "labels/default-safety.parquet: not the labels of the data" in verify(published)[1]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: whole[: len(whole) // 2], lambda whole: whole[:4] + bytes(64) + whole[68:]],
+    ids=["cut off", "overwritten"],
+)
+def test_tables_that_cannot_be_read_are_found(published, damage):
+    """Published so: the manifest's hash is that of the damaged file."""
+    path = published / "labels" / "default-safety.parquet"
+    path.write_bytes(damage(path.read_bytes()))
+    restated(published)
+    assert "labels/default-safety.parquet: not the labels of the data" in verify(published)[1]
+
+
 def test_a_plain_folder_is_no_bundle(tmp_path):
     with pytest.raises(DataError, match=r"no manifest\.json; `fbgen publish` makes bundles"):
         verify(tmp_path)
