@@ -19,7 +19,9 @@ def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="presa, a baseline, or NAME.py, a file of your own.")],
     feedback: Annotated[str, typer.Argument(metavar="FEEDBACK", help="A store's path, DATASET[/NAME], or a URL.")],
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
-    config: Annotated[str | None, typer.Option(help="A preset (default, paper) or a TOML file.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="A preset (default; paper or osrl, where there is one) or a TOML file.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top; repeat.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
@@ -37,7 +39,7 @@ def train(
 ) -> None:
     """Train a policy on feedback alone.
 
-    The true rewards and costs stay hidden from the learner.
+    The true rewards and costs stay hidden from the learner, but for cpq, bcq-lag and cdt, baselines for reference.
 
     fbgen train presa feedbackgen/SafetyPointCircle1-v0/mixed-v0 --seed 0 --out runs/presa
     """
