@@ -38,6 +38,8 @@ class NavigationBatch:
     def __init__(self, task: Task, n_environments: int, *, to_draw: bool = False):
         self.task, self.kind, self.horizon = task.name, task.kind, task.horizon
         self._to_draw = to_draw
+        # The Point touches nothing but what it runs into, so what lies elsewhere changes no bit of its motion.
+        self._may_rest = bool(SLEEP) and not to_draw and (task.robot, task.kind) == ("Point", "Goal")
         with warnings.catch_warnings(), drawable(to_draw):
             # Upstream bounds its spaces by float64's largest number, which Gymnasium's float32 check overflows on.
             warnings.simplefilter("ignore")
@@ -72,7 +74,7 @@ class NavigationBatch:
         with drawable(self._to_draw):
             observation, _ = builder.reset(seed=seed)
         if self._world is None:
-            self._world = _World(builder, may_rest=not self._to_draw and self.kind == "Goal")
+            self._world = _World(builder, may_rest=self._may_rest)
             self.cost_terms = self._world.cost_terms
         self._simulations[lane] = _Simulation(builder, self._world)
         self.n_steps[lane] = 0
@@ -224,8 +226,7 @@ class _World:
 
     def __init__(self, builder, *, may_rest: bool):
         task, model = builder.task, builder.task.model
-        # The Point touches nothing but what it runs into, so what lies elsewhere changes no bit of its motion.
-        self.may_rest = may_rest and bool(SLEEP) and model.ntree > 1 and type(task.agent).__name__ == "Point"
+        self.may_rest = may_rest and model.ntree > 1
         self.cost_terms = tuple(name for name in builder.cost if name != "cost_sum")
         self.dies = type(task.agent).__name__ == "Ant"
         self.reward_factor = getattr(task, "reward_factor", 1.0)
