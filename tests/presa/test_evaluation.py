@@ -11,6 +11,7 @@ from feedbackgen.environments import make_env
 from feedbackgen.errors import RecipeError
 from feedbackgen.rollout import rollout
 from feedbackgen.seeding import derived_seed
+from presa import evaluation
 from presa.acting import load_any_policy, save_any_policy
 from presa.evaluation import N_CANDIDATES, evaluate, stratified_seeds
 from presa.transformer import DecisionTransformer
@@ -82,3 +83,18 @@ def test_a_policy_that_remembers_plays_side_by_side_the_episodes_that_it_plays_a
     ]
     assert together.returns == [episode.return_ for episode in alone]
     assert len(set(together.returns)) == 3
+
+
+def test_a_policy_that_observes_is_told_of_the_steps_that_are_filmed(monkeypatch, tmp_path):
+    told, frames = [], []
+    policy = SimpleNamespace(act=lambda *_: np.zeros(1), observe=lambda reward, cost: told.append((reward, cost)))
+    steps = iter([(0, 1.0, 0.0, False, False, {}), (0, -2.0, 3.0, False, True, {})])
+    env = SimpleNamespace(
+        reset=lambda seed: (0, {}), step=lambda action: next(steps), render=lambda: "frame", close=lambda: None
+    )
+    monkeypatch.setattr(evaluation, "load_any_policy", lambda run: policy)
+    monkeypatch.setattr(evaluation, "make_env", lambda task: env)
+    monkeypatch.setattr(evaluation, "write_video", lambda shown, path: frames.extend(shown))
+    evaluation._film(tmp_path, CIRCLE, 0, tmp_path / "film.mp4")
+    assert told == [(1.0, 0.0), (-2.0, 3.0)]
+    assert frames == ["frame"] * 2
