@@ -69,7 +69,7 @@ class PreSaConfig:
     pairs: str = "all"  # which count: all; without-unsafe-winners (over safe losers); safe-safe
     # The halves of a safety batch. segments: by their own label; episodes: by the posterior of their episode;
     # preferred-episodes: likewise, but the safe half is drawn as the reference clones, by safety and preference.
-    safety_classes: str = "episodes"
+    safety_classes: str = "preferred-episodes"
     safety_sharpness: float = 1.0  # slope of the safety value (KTO's beta)
     utility_centre: str = "midpoint"  # z0: zero; batch-mean: KTO's, clamped; midpoint: moving, of both class means
     centre_rate: float = 0.05  # of the moving midpoint, per update
@@ -79,7 +79,7 @@ class PreSaConfig:
     multiplier_rate: float = 0.02  # per unit of violation and update
     multiplier_max: float = 5.0  # where it rests here, this is the real knob between return and safety
     violation_averaging: float = 0.9  # decay of the violation's moving average; 0 is none
-    cloning_coefficient: float = 0.0  # weight of cloning the safe half of the safety batch
+    cloning_coefficient: float = 1.0  # weight of cloning the safe half of the safety batch beside the loss
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -118,6 +118,7 @@ PRESETS = {
         utility_centre="zero",
         multiplier_max=100.0,
         violation_averaging=0.0,
+        cloning_coefficient=0.0,
     ),
 }
 
