@@ -417,7 +417,7 @@ def read_table(results: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not results.is_file():
         raise StoreError(f"{results}: no such file; `fbgen benchmark` writes a results.parquet")
     try:
-        table = parquet.read_table(results)
+        table = parquet.read_table(results, page_checksum_verification=True)
         return json.loads((table.schema.metadata or {})[b"benchmark"]), table.to_pylist()
     except (KeyError, ValueError, OSError) as error:
         raise StoreError(
@@ -433,7 +433,9 @@ def _write_results(out: Path, recipe: BenchmarkRecipe, rows: Mapping[Cell, list[
     about = {"benchmark": json.dumps({**asdict(recipe), "n_runs": len(recipe.cells()), "n_done": len(cells)})}
     results = out / RESULTS_FILE
     with complete_or_absent(results, force=True) as draft:
-        parquet.write_table(table.replace_schema_metadata(about), draft, compression="zstd")
+        table = table.replace_schema_metadata(about)
+        # Checksums: most damage to a page would else be read as other numbers.
+        parquet.write_table(table, draft, compression="zstd", write_page_checksum=True)
     return results
 
 
