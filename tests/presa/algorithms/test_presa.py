@@ -112,12 +112,8 @@ def test_gradients_agree_with_finite_differences():
 
 
 def test_presa_learns_the_safe_and_preferred_action(data, small_config):
-    assert 0.25 < learnt_gain(trained(data, small_config)[0]) < 0.65
-
-
-def test_the_constraint_gets_nearer_to_being_met(data, small_config):
-    # Without the cloning beside it: that holds the policy at the reference, which already solves this problem.
-    rows = trained(data, replace(small_config, cloning_coefficient=0.0))[1]
+    learner, rows = trained(data, small_config)
+    assert 0.25 < learnt_gain(learner) < 0.65
     assert rows[-1]["constraint_value"] > rows[600]["constraint_value"]
 
 
@@ -126,7 +122,7 @@ def test_cloning_beside_the_loss_holds_the_policy_near_the_reference(data, small
     for weight in (0.0, 1.0, 10.0):
         learner, _ = trained(data, replace(small_config, cloning_coefficient=weight))
         pairs = zip(learner.policy.parameters(), learner._reference.parameters(), strict=True)
-        moved.append(float(sum((now - then).square().sum() for now, then in pairs)))
+        moved.append(float(sum((now - then).detach().square().sum() for now, then in pairs)))
     assert moved == sorted(moved, reverse=True)
 
 
@@ -160,7 +156,8 @@ def test_the_paper_preset_runs_on_whole_segments(data, small_config):
 
 
 def test_the_safe_half_of_a_batch_can_follow_the_preferences_too(data, small_config):
-    preferred, safe = (replace(small_config, safety_classes=f"{each}episodes") for each in ("preferred-", ""))
+    preferred = replace(small_config, safety_classes="preferred-episodes")
+    safe = replace(small_config, safety_classes="episodes")
     assert learnt_gain(trained(data, preferred)[0]) > learnt_gain(trained(data, safe)[0])
 
 
