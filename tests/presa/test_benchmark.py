@@ -5,11 +5,12 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 
 from feedbackgen.errors import RecipeError, StoreError
-from presa.benchmark import BenchmarkRecipe, load_benchmark, run_benchmark
+from presa.benchmark import BenchmarkRecipe, _write_results, load_benchmark, read_table, run_benchmark
 
 TINY = BenchmarkRecipe(
     tasks=("SafetyPointCircle1-mixed",), methods=("bc", "bc-safe"), seeds=(3,), n_pairs=(40,), segment_lengths=(16,)
@@ -191,3 +192,20 @@ def test_an_interrupted_benchmark_leaves_the_results_so_far(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(recipe, tmp_path / "out", progress=stage)
     assert [row["method"] for row in parquet.read_table(tmp_path / "out/results.parquet").to_pylist()] == ["bc"]
+
+
+def test_damage_is_not_read_as_other_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {cell: [{"return": float(value)} for value in rng.random(300)] for cell in TINY.cells()}
+    results = _write_results(tmp_path, TINY, rows)
+    whole, intact = results.read_bytes(), read_table(results)
+    assert len(intact[1]) == 600
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # behind them lies the footer
+    n_refused = 0
+    for place in rng.integers(4, pages, 100):
+        results.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert read_table(results) == intact  # a page header's statistics, which nobody reads
+        except StoreError:
+            n_refused += 1
+    assert n_refused > 90
