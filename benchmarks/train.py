@@ -374,6 +374,22 @@ def ratios(figures: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
+def run_and_evaluate(n_collected: int, n_rounds: int, n_episodes: int, figures: dict) -> None:
+    """A whole run and its evaluation, into ``figures``."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MINARI_DATASETS_PATH"] = folder
+        run, figures["whole_run"] = whole_run(Path(folder), n_collected, n_episodes, {})
+        print(f"a whole run of presa on {n_collected} episodes: CPU seconds by part")
+        for part, seconds in figures["whole_run"].items():
+            print(f"  {part:28}{seconds:12.1f}", flush=True)
+        figures["evaluation"] = evaluation(run, n_rounds, n_episodes)
+    show(f"evaluation of {n_episodes} episodes", figures["evaluation"], "steps")
+    rate = {name: values["per_second"] for name, values in figures["evaluation"].items()}
+    to = figures["ratios"]["evaluation"] = {name: rate["side_by_side"] / each for name, each in rate.items()}
+    print(f"  side by side {to['one_by_one']:.1f} times one by one, {to['upstream']:.1f} times upstream; "
+          f"physics takes {to['physics']:.0%}, the policy {to['acting']:.0%}")  # fmt: skip
+
+
 def has_amx() -> bool:
     path = Path("/proc/cpuinfo")
     return path.exists() and "amx_tile" in path.read_text()
@@ -383,7 +399,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=100, help="of a turn")
-    parser.add_argument("--collect", type=int, default=100, help="episodes that the whole run learns from")
+    parser.add_argument("--methods", nargs="+", choices=N_ROWS, default=list(N_ROWS), help="whose updates are timed")
+    parser.add_argument("--collect", type=int, default=100, help="episodes that the whole run learns from; 0: no run")
     parser.add_argument("--episodes", type=int, default=50, help="of the evaluation")
     parser.add_argument("--device", default="cpu", help="cpu or cuda[:N], for the updates and products")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -395,7 +412,7 @@ def main() -> None:
     clock = "CPU time" if options.device == "cpu" else "wall time"
     print(f"{options.device}, {clock}, median of {options.rounds} rounds; random data in the shapes of {TASK}; "
           f"{N_PAIRS} pairs, {N_SAFETY} safety segments, {LENGTH} steps; {'' if has_amx() else 'no '}AMX")  # fmt: skip
-    for method in N_ROWS:
+    for method in options.methods:
         n_updates = options.updates * (20 if method == "cloning" else 1)
         figures["learning"][method] = learning(method, options.rounds, n_updates, options.device)
         show(method, figures["learning"][method], "updates")
@@ -403,18 +420,8 @@ def main() -> None:
             figures["ratios"][method] = ratios(figures["learning"][method])
             print("  fast {fast_to_exact:.2f} times exact; {n} of {all} steps {sampled_to_all:.2f} times all".format(
                   n=N_DRAWN, all=LENGTH, **figures["ratios"][method]))  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MINARI_DATASETS_PATH"] = folder
-        run, figures["whole_run"] = whole_run(Path(folder), options.collect, options.episodes, {})
-        print(f"a whole run of presa on {options.collect} episodes: CPU seconds by part")
-        for part, seconds in figures["whole_run"].items():
-            print(f"  {part:28}{seconds:12.1f}", flush=True)
-        figures["evaluation"] = evaluation(run, options.rounds, options.episodes)
-    show(f"evaluation of {options.episodes} episodes", figures["evaluation"], "steps")
-    rate = {name: values["per_second"] for name, values in figures["evaluation"].items()}
-    to = figures["ratios"]["evaluation"] = {name: rate["side_by_side"] / each for name, each in rate.items()}
-    print(f"  side by side {to['one_by_one']:.1f} times one by one, {to['upstream']:.1f} times upstream; "
-          f"physics takes {to['physics']:.0%}, the policy {to['acting']:.0%}")  # fmt: skip
+    if options.collect:
+        run_and_evaluate(options.collect, options.rounds, options.episodes, figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
