@@ -40,8 +40,8 @@ SAVE_EVERY = 5 * BLOCK  # updates between saved states; a multiple of LOG_EVERY
 COLUMNS = (
     "step", "phase", "loss", "log_likelihood", "log_likelihood_safe", "log_likelihood_preferred",
     "preference_loss", "preference_accuracy", "preference_accuracy_safe",
-    "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "utility_safe", "utility_unsafe",
-    "utility_centre", "log_ratio_safe",
+    "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "cloning_weight",
+    "utility_safe", "utility_unsafe", "utility_centre", "log_ratio_safe",
     "classification_accuracy", "utility_desirable", "utility_undesirable",
     "value", "cost_value", "cost_value_limit",
 )  # fmt: skip

@@ -5,6 +5,9 @@ The preset ``paper`` is the plainest reading, ``default`` is what we found to wo
 which is cloned first, by the same seed.
 
     min over policy, max over multiplier >= 0:   preference loss + multiplier * (threshold - constraint value)
+
+``default`` adds a second constraint [R], with a multiplier of its own: safe and preferred steps stay as likely as under
+the reference. What makes a policy safer without that is learnt; what only tears it from all it has seen is not.
 """
 
 import copy
@@ -66,7 +69,8 @@ class PreSaConfig:
     discount: float = 1.0  # per step [R]
     log_ratio_clip: float = 1.0  # nats per step, soft; inf leaves the log-ratios unclipped
     conservative_bias: float = 0.5  # CPL's lambda, weight of the loser's utility
-    pairs: str = "all"  # which count: all; without-unsafe-winners (over safe losers); safe-safe
+    # Which pairs count: all; without-unsafe-winners (over safe losers); safe-safe, which do not pull against safety.
+    pairs: str = "safe-safe"
     # The halves of a safety batch. segments: by their own label; episodes: by the posterior of their episode;
     # preferred-episodes: likewise, but the safe half is drawn as the reference clones, by safety and preference.
     safety_classes: str = "preferred-episodes"
@@ -79,7 +83,11 @@ class PreSaConfig:
     multiplier_rate: float = 0.02  # per unit of violation and update
     multiplier_max: float = 5.0  # where it rests here, this is the real knob between return and safety
     violation_averaging: float = 0.9  # decay of the violation's moving average; 0 is none
-    cloning_coefficient: float = 1.0  # weight of cloning the safe half of the safety batch beside the loss
+    # Beside the loss, the safe half of the safety batch is cloned. The weight starts here, and rises while those steps
+    # are less likely than under the reference.
+    cloning_coefficient: float = 1.0  # the least weight
+    cloning_rate: float = 5.0  # its rise per nat lost, per step of the environment, and update; 0 keeps it
+    cloning_max: float = 100.0  # the most that it rises by
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -91,7 +99,10 @@ class PreSaConfig:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        for name in ("n_segment_steps", "multiplier_initial", "multiplier_rate", "cloning_coefficient"):
+        for name in (
+            "n_segment_steps", "multiplier_initial", "multiplier_rate", "cloning_coefficient", "cloning_rate",
+            "cloning_max",
+        ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
         for name in ("discount", "conservative_bias", "centre_rate", "threshold", "violation_averaging"):
@@ -114,11 +125,13 @@ PRESETS = {
         n_safety_segments=64,
         n_segment_steps=0,
         log_ratio_clip=math.inf,
+        pairs="all",
         safety_classes="segments",
         utility_centre="zero",
         multiplier_max=100.0,
         violation_averaging=0.0,
         cloning_coefficient=0.0,
+        cloning_rate=0.0,
     ),
 }
 
@@ -183,6 +196,7 @@ class PreSa:
         self._multiplier = Multiplier(
             config.multiplier_initial, config.multiplier_rate, config.multiplier_max, config.violation_averaging
         )
+        self._hold = Multiplier(0.0, config.cloning_rate, config.cloning_max, config.violation_averaging)
 
     def update(self, step: int) -> tuple[str, dict[str, float]]:
         """Take one step; returns the phase and what to log."""
@@ -210,9 +224,10 @@ class PreSa:
         constraint = constraint_value(safe, unsafe, self._centre, config.safety_sharpness)
         multiplier = self._multiplier.value
         total = lagrangian(preference, constraint, multiplier, config.threshold)
-        loss = total / (1 + multiplier)  # a step of the same length whatever the multiplier
-        if config.cloning_coefficient:
-            loss = loss - config.cloning_coefficient * log_likelihoods[2 * config.n_pairs : -n_half].mean()
+        cloning_weight = config.cloning_coefficient + self._hold.value
+        safe_log_likelihood = log_likelihoods[2 * config.n_pairs : -n_half].mean()
+        # A step of the same length whatever the multipliers.
+        loss = (total / (1 + multiplier) - cloning_weight * safe_log_likelihood) / (1 + cloning_weight)
 
         set_learning_rate(self._optimizer, config, step)
         self._optimizer.zero_grad()
@@ -220,11 +235,12 @@ class PreSa:
         self._optimizer.step()
         value = float(constraint.detach())
         self._multiplier.update(config.threshold - value)
+        safe_log_ratio = float(log_ratios[2 * config.n_pairs : -n_half].detach().mean())
+        self._hold.update(-safe_log_ratio)
 
         with torch.no_grad():
             decided = labels != 0.5
             correct = (second > first) == (labels > 0.5)
-            safe_log_ratio = float(log_ratios[2 * config.n_pairs : -n_half].mean())
             preferred = preferred_mean(log_likelihoods[: 2 * config.n_pairs], labels)
             self._warn(step, safe_log_ratio)
             return {
@@ -234,13 +250,14 @@ class PreSa:
                 "constraint_threshold": config.threshold,
                 "constraint_met": float(value >= config.threshold),
                 "multiplier": multiplier,
+                "cloning_weight": cloning_weight,
                 "preference_accuracy": float(correct[decided].float().mean()),
                 "preference_accuracy_safe": float(correct[decided & both_safe].float().mean()),
                 "utility_safe": float(safe.mean()),
                 "utility_unsafe": float(unsafe.mean()),
                 "utility_centre": self._centre,
                 "log_likelihood": float(log_likelihoods.mean()),
-                "log_likelihood_safe": float(log_likelihoods[2 * config.n_pairs : -n_half].mean()),
+                "log_likelihood_safe": float(safe_log_likelihood),
                 "log_likelihood_preferred": float(preferred),
                 "log_ratio_safe": safe_log_ratio,
             }
@@ -268,6 +285,7 @@ class PreSa:
     def state(self) -> dict[str, Tensor]:
         state = training_tensors(self.policy, self._optimizer)
         state["constraint"] = torch.tensor([self._centre, *self._multiplier.state()], dtype=torch.float64)
+        state["hold"] = torch.tensor(self._hold.state(), dtype=torch.float64)
         if self._reference is not None:
             state |= {f"reference.{name}": value for name, value in self._reference.state_dict().items()}
         return state
@@ -283,6 +301,7 @@ class PreSa:
         load_training_tensors(state, self.policy, self._optimizer)
         self._centre, *multiplier = state["constraint"].tolist()
         self._multiplier.load_state(tuple(multiplier))
+        self._hold.load_state(tuple(state["hold"].tolist()))
 
 
 class _Batches:

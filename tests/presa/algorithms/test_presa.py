@@ -120,10 +120,36 @@ def test_presa_learns_the_safe_and_preferred_action(data, small_config):
 def test_cloning_beside_the_loss_holds_the_policy_near_the_reference(data, small_config):
     moved = []
     for weight in (0.0, 1.0, 10.0):
-        learner, _ = trained(data, replace(small_config, cloning_coefficient=weight))
+        learner, _ = trained(data, replace(small_config, cloning_coefficient=weight, cloning_rate=0.0))
         pairs = zip(learner.policy.parameters(), learner._reference.parameters(), strict=True)
         moved.append(float(sum((now - then).detach().square().sum() for now, then in pairs)))
     assert moved == sorted(moved, reverse=True)
+
+
+def test_the_weight_of_cloning_rises_while_safe_steps_lose_likelihood_and_never_falls_below_its_least(
+    data, small_config
+):
+    rows = trained(data, replace(small_config, violation_averaging=0.0))[1][600:]
+    for now, then in pairwise(rows):
+        # 5 per nat lost and update; 1 is the least, and 101 is far.
+        expected = max(now["cloning_weight"] - 5 * now["log_ratio_safe"], 1.0)
+        assert then["cloning_weight"] == pytest.approx(expected, abs=1e-6)
+    assert max(row["cloning_weight"] for row in rows) > 1.1
+
+
+def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
+    lost = []
+    for rate in (0.0, 5.0):
+        rows = trained(data, replace(small_config, cloning_coefficient=0.1, cloning_rate=rate))[1]
+        lost.append(-np.mean([row["log_ratio_safe"] for row in rows[-200:]]))
+    assert lost[1] < lost[0] / 2
+
+
+def test_pairs_of_two_safe_segments_do_not_work_against_the_constraint(data, small_config):
+    met = [
+        trained(data, replace(small_config, pairs=pairs))[1][-1]["constraint_value"] for pairs in ("all", "safe-safe")
+    ]
+    assert met[1] > met[0]
 
 
 def test_presa_learns_it_from_labels_of_which_a_tenth_is_flipped(noisy_data, small_config):
@@ -131,8 +157,8 @@ def test_presa_learns_it_from_labels_of_which_a_tenth_is_flipped(noisy_data, sma
 
 
 def test_without_its_constraint_the_preferred_action_is_the_reckless_one(data, small_config):
-    free = replace(small_config, multiplier_initial=0.0, multiplier_rate=0.0, reference="all")
-    bound = replace(small_config, reference="all")
+    bound = replace(small_config, reference="all", pairs="all")
+    free = replace(bound, multiplier_initial=0.0, multiplier_rate=0.0)
     assert learnt_gain(trained(data, free)[0]) > learnt_gain(trained(data, bound)[0]) + 0.05
 
 
@@ -225,6 +251,7 @@ def test_feedback_of_one_class_is_refused(data, small_config):
         ({"n_safety_segments": 1}, "n_safety_segments: expected at least 2"),
         ({"violation_averaging": 1.0}, "violation_averaging: expected a number below 1"),
         ({"multiplier_rate": -1.0}, "multiplier_rate: expected a number >= 0"),
+        ({"cloning_rate": -1.0}, "cloning_rate: expected a number >= 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused(values, message):
