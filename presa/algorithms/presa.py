@@ -362,6 +362,13 @@ def _usable_pairs(data: LearningData, config: PreSaConfig, segment_safety: IntAr
     first, second = segment_safety[data.pairs].T
     if config.pairs == "safe-safe":
         usable = (first > 0) & (second > 0)
+        if not usable.any():
+            usable[:] = True
+            warnings.warn(
+                f"none of the {len(usable)} pairs is of two safe segments, so all count, and pull against the constraint; "
+                "label more pairs",
+                stacklevel=2,
+            )
     elif config.pairs == "without-unsafe-winners":
         winner = np.where(data.preferences > 0.5, second, first)
         loser = np.where(data.preferences > 0.5, first, second)

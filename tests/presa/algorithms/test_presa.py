@@ -142,7 +142,7 @@ def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
     for rate in (0.0, 5.0):
         rows = trained(data, replace(small_config, cloning_coefficient=0.1, cloning_rate=rate))[1]
         lost.append(-np.mean([row["log_ratio_safe"] for row in rows[-200:]]))
-    assert lost[1] < lost[0] / 2
+    assert lost[0] > 0 and lost[1] < lost[0] / 2
 
 
 def test_pairs_of_two_safe_segments_do_not_work_against_the_constraint(data, small_config):
@@ -223,6 +223,14 @@ def test_no_reckless_winner_is_drawn_when_pairs_are_filtered(data, small_config,
     decided = data.preferences[usable] != 0.5
     rows = np.arange(len(usable))
     assert not (reckless[rows, winner] & ~reckless[rows, 1 - winner])[decided].any()
+
+
+def test_where_no_pair_is_of_two_safe_segments_all_count_and_it_is_said(data, small_config):
+    reckless = data.segment_episodes[data.pairs] % 3 == 0
+    mixed = replace(data, pairs=data.pairs[reckless.any(1)], preferences=data.preferences[reckless.any(1)])
+    with pytest.warns(UserWarning, match="none of the .* pairs is of two safe segments, so all count"):
+        learner = PreSa(mixed, small_config, 0)
+    assert learner._batches._pairs.tolist() == list(range(len(mixed.pairs)))
 
 
 def test_feedback_without_preferences_is_refused(data, small_config):
