@@ -365,8 +365,8 @@ def _usable_pairs(data: LearningData, config: PreSaConfig, segment_safety: IntAr
         if not usable.any():
             usable[:] = True
             warnings.warn(
-                f"none of the {len(usable)} pairs is of two safe segments, so all count, and pull against the constraint; "
-                "label more pairs",
+                f"none of the {len(usable)} pairs is of two safe segments, so all count, and pull against the "
+                "constraint; label more pairs",
                 stacklevel=2,
             )
     elif config.pairs == "without-unsafe-winners":
