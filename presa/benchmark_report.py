@@ -221,7 +221,7 @@ def _feedback_name(results: Results, feedback: tuple[float, ...]) -> str:
 
 def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[str], list[list[str]]]:
     columns = [
-        "method", "safe cells", "safe-only IQM", "IQM of return", "IQM of cost", f"P({OURS} returns more)",
+        "method", "cells", "safe cells", "safe-only IQM", "IQM of return", "IQM of cost", f"P({OURS} returns more)",
         f"{OURS} ahead, safe-only",
     ]  # fmt: skip
     ours = [results.scores(column, OURS, feedback) for column in ("normalised_return", "normalised_cost")]
@@ -234,6 +234,7 @@ def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
             continue
         row = [
             method,
+            str(sum(map(len, returns.values()))),
             _with_interval(safe_cell_share, costs, form=".0%"),
             _with_interval(safe_only_return, returns, costs, paired=True),
             _with_interval(interquartile_mean, returns),

@@ -53,12 +53,12 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     assert "This is not the suite `core`" in text
     clean, noisy = text.split("## Noise 0.1")
     # safe: both of presa's seeds, one of bc's. Two cells leave nothing out: 0.7, and (0.9 + 0) / 2.
-    assert "| presa | 100% [100%, 100%] | 0.70 " in clean
-    assert "| bc | 50% [0%, 100%] | 0.45 " in clean
+    assert "| presa | 2 | 100% [100%, 100%] | 0.70 " in clean
+    assert "| bc | 2 | 50% [0%, 100%] | 0.45 " in clean
     # 40 and 30 against 45 and 20: each beats 20 only.
     assert "| 0.50 [" in clean and "| +0.25 [" in clean
     assert "| SafetyPointCircle1-v0 | bc | 32.5 | 20.0 100.0 | 25 | 50% |" in clean
-    assert "| presa | 50% [0%, 100%] | 0.30 " in noisy
+    assert "| presa | 2 | 50% [0%, 100%] | 0.30 " in noisy
     pictures = {path.name for path in (page.parent / "images").iterdir()}
     assert "benchmark-noise.png" in pictures and len(pictures) == 5
     assert all(f"(images/{name})" in text for name in pictures)
