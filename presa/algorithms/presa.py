@@ -218,6 +218,7 @@ class PreSa:
         log_ratios = log_likelihoods - self._reference_log_probs[rows]
         utilities = utility(log_ratios, places, config)
         first, second, safe, unsafe = utilities.split([config.n_pairs, config.n_pairs, n_half, n_half])
+        in_safe = slice(2 * config.n_pairs, -n_half)
 
         self._move_centre(safe.detach(), unsafe.detach())
         preference = preference_loss(first, second, labels, config.conservative_bias)
@@ -225,7 +226,7 @@ class PreSa:
         multiplier = self._multiplier.value
         total = lagrangian(preference, constraint, multiplier, config.threshold)
         cloning_weight = config.cloning_coefficient + self._hold.value
-        safe_log_likelihood = log_likelihoods[2 * config.n_pairs : -n_half].mean()
+        safe_log_likelihood = log_likelihoods[in_safe].mean()
         # A step of the same length whatever the multipliers.
         loss = (total / (1 + multiplier) - cloning_weight * safe_log_likelihood) / (1 + cloning_weight)
 
@@ -235,7 +236,7 @@ class PreSa:
         self._optimizer.step()
         value = float(constraint.detach())
         self._multiplier.update(config.threshold - value)
-        safe_log_ratio = float(log_ratios[2 * config.n_pairs : -n_half].detach().mean())
+        safe_log_ratio = float(log_ratios[in_safe].detach().mean())
         self._hold.update(-safe_log_ratio)
 
         with torch.no_grad():
