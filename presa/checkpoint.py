@@ -17,7 +17,7 @@ from feedbackgen.errors import StoreError
 from feedbackgen.files import writing_to
 from feedbackgen.types import FloatArray
 from presa.batch import OBSERVATION_CLIP
-from presa.policy import GaussianPolicy
+from presa.policy import GaussianPolicy, PiecewiseLinearEncoding
 
 FORMAT_VERSION = 1
 POLICY_FILE = "policy.safetensors"
@@ -54,6 +54,9 @@ class TrainedPolicy:
     action_low: FloatArray  # (A,)
     action_high: FloatArray  # (A,)
     n_components: int = 1
+    encoding_bins: int = 0
+    encoding_low: FloatArray | None = None  # (O,), standardised; where there is an encoding
+    encoding_high: FloatArray | None = None  # (O,)
 
     @property
     def name(self) -> str:
@@ -67,6 +70,8 @@ class TrainedPolicy:
         """Mean actions, (n, A), for raw observations, (n, O); a row's bits depend on no other row."""
         hidden = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
+        if self.encoding_bins:
+            hidden = self._encoded(hidden)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(row_products(hidden, weight.T) + bias, 0.0)
         outputs: FloatArray = row_products(hidden, self.weights[-1].T) + self.biases[-1]
@@ -74,6 +79,13 @@ class TrainedPolicy:
             outputs = self._likeliest(outputs)
         mean = np.tanh(outputs)
         return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
+
+    def _encoded(self, observations: FloatArray) -> FloatArray:
+        """As `presa.policy.PiecewiseLinearEncoding`."""
+        assert self.encoding_low is not None and self.encoding_high is not None
+        places = (observations - self.encoding_low) * (self.encoding_bins / (self.encoding_high - self.encoding_low))
+        parts = np.clip(places[:, :, None] - np.arange(self.encoding_bins), 0.0, 1.0)
+        return np.concatenate([observations, parts.reshape(len(parts), -1)], axis=1)
 
     def _likeliest(self, outputs: FloatArray) -> FloatArray:
         """Of each row's components the one of the highest weight; their outputs come first, then the logits."""
@@ -104,6 +116,10 @@ def save_policy(path: Path, policy: GaussianPolicy, data: Standardisation, *, ta
         "n_components": policy.n_components,
         "observation_clip": OBSERVATION_CLIP,
     }
+    if isinstance(policy.encoding, PiecewiseLinearEncoding):
+        header["encoding_bins"] = policy.encoding.n_bins
+        arrays["encoding_low"] = policy.encoding.low.cpu().numpy()
+        arrays["encoding_high"] = policy.encoding.high.cpu().numpy()
     _write(path, arrays, "policy", header)
 
 
@@ -156,6 +172,9 @@ def gaussian_policy(path: Path, arrays: Mapping[str, np.ndarray], header: Mappin
             biases=tuple(arrays[f"bias_{layer}"].astype(np.float64) for layer in layers),
             std=header["std"],
             n_components=header.get("n_components", 1),
+            encoding_bins=header.get("encoding_bins", 0),
+            encoding_low=arrays.get("encoding_low"),
+            encoding_high=arrays.get("encoding_high"),
             observation_clip=header["observation_clip"],
             **{name: arrays[name] for name in ("observation_mean", "observation_std", "action_low", "action_high")},
         )

@@ -10,9 +10,13 @@ from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import FloatArray, IntArray
 from presa.batch import LearningData, gather
+from presa.mapped import MappedRows
 from presa.policy import GaussianPolicy
 
 BLOCK = 100  # steps whose minibatches are drawn at once; learners are saved at multiples of it
+RANGED_ROWS = 100_000  # evenly spaced steps that the ranges of observations are taken from
+RANGED_TAIL = 0.001  # share of them beyond either end
+LEAST_RANGE = 0.01  # standard deviations; some observations never change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,17 @@ def new_policy(data, config, seed: int) -> GaussianPolicy:
 
     ``config`` is a PolicyConfig.
     """
-    return GaussianPolicy(data.observations.shape[1], data.actions.shape[1], config, seed).to(data.device)
+    ranges = observation_ranges(data.observations) if config.encoding_bins else None
+    return GaussianPolicy(data.observations.shape[1], data.actions.shape[1], config, seed, ranges).to(data.device)
+
+
+def observation_ranges(observations: Tensor | MappedRows) -> tuple[Tensor, Tensor]:
+    """Where nearly all values of each observation lie, least and greatest, (O,) each."""
+    rows = np.linspace(0, len(observations) - 1, min(len(observations), RANGED_ROWS)).astype(np.int64)
+    values = gather(observations, rows).cpu().numpy()
+    low, high = np.quantile(values, [RANGED_TAIL, 1 - RANGED_TAIL], axis=0)
+    high = np.maximum(high, low + LEAST_RANGE)
+    return torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
 
 
 def adam(policy: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -25,6 +25,7 @@ class PolicyConfig:
     hidden_sizes: tuple[int, ...] = (256, 256)  # units of each hidden layer
     std: float = 0.3  # of every action dimension, in half widths of the action box [R]
     n_components: int = 1  # Gaussians of the mixture; one cannot stand for "left or right, but not straight on"
+    encoding_bins: int = 0  # parts of each observation's range that the network sees one by one, beside the whole
 
     def __post_init__(self):
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
@@ -33,21 +34,57 @@ class PolicyConfig:
             raise RecipeError(f"std: expected a number above 0, got {self.std}")
         if self.n_components < 1:
             raise RecipeError(f"n_components: expected at least 1, got {self.n_components}")
+        if self.encoding_bins < 0:
+            raise RecipeError(f"encoding_bins: expected a number >= 0, got {self.encoding_bins}")
+
+
+class PiecewiseLinearEncoding(nn.Module):
+    """Observations, and beside each how far it reaches into every part of its range, from 0 to 1.
+
+    A step of a lidar that is small beside its spread, from close to a hazard to inside it, so becomes a large input.
+    Source: piecewise-linear encoding (Gorishniy, Rubachev, Babenko, "On Embeddings for Numerical Features in Tabular
+    Deep Learning", 2022); our parts are equally wide, theirs hold equally many values: what is near is rare.
+    """
+
+    def __init__(self, low: Tensor, high: Tensor, n_bins: int):
+        super().__init__()
+        self.register_buffer("low", low)  # (O,), where the first part begins
+        self.register_buffer("high", high)  # (O,), where the last one ends
+        self.register_buffer("_first", torch.arange(n_bins, dtype=torch.float32), persistent=False)
+        self.n_bins = n_bins
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(..., O) to (..., O + O * n_bins); bin b of observation o stands at O + o * n_bins + b."""
+        places = (observations - self.low) * (self.n_bins / (self.high - self.low))
+        parts = (places.unsqueeze(-1) - self._first).clamp_(0, 1)
+        return torch.cat([observations, parts.flatten(-2)], -1)
 
 
 class GaussianPolicy(nn.Module):
     """Mean ``tanh(MLP(standardised observation))``; acts by its mean, a mixture by that of its likeliest component."""
 
-    def __init__(self, observation_dim: int, action_dim: int, config: PolicyConfig, seed: int):
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        config: PolicyConfig,
+        seed: int,
+        ranges: tuple[Tensor, Tensor] | None = None,  # least and greatest of the observations, (O,), for an encoding
+    ):
         super().__init__()
         self.std, self.n_components, self.action_dim = config.std, config.n_components, action_dim
         n_outputs = action_dim if config.n_components == 1 else config.n_components * (action_dim + 1)
-        self.network = mlp([observation_dim, *config.hidden_sizes, n_outputs], derived_seed(seed, "policy"))
+        self.encoding: PiecewiseLinearEncoding | nn.Identity = nn.Identity()
+        if config.encoding_bins:
+            assert ranges is not None
+            self.encoding = PiecewiseLinearEncoding(*ranges, config.encoding_bins)
+        n_inputs = observation_dim * (1 + config.encoding_bins)
+        self.network = mlp([n_inputs, *config.hidden_sizes, n_outputs], derived_seed(seed, "policy"))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Actions in [-1, 1], (..., A)."""
         if self.n_components == 1:
-            return torch.tanh(self.network(observations))
+            return torch.tanh(self.network(self.encoding(observations)))
         means, logits = self._components(observations)
         likeliest = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, self.action_dim)
         return means.gather(-2, likeliest).squeeze(-2)
@@ -64,7 +101,7 @@ class GaussianPolicy(nn.Module):
 
     def _components(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Means, (..., K, A), and the weights' logits, (..., K)."""
-        outputs = self.network(observations)
+        outputs = self.network(self.encoding(observations))
         means, logits = outputs.split([self.n_components * self.action_dim, self.n_components], -1)
         return torch.tanh(means).unflatten(-1, (self.n_components, self.action_dim)), logits
 

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from feedbackgen.errors import StoreError
 from presa.checkpoint import load_policy, load_state, save_policy, save_state
+from presa.cloning import new_policy
 from presa.policy import GaussianPolicy, PolicyConfig
 
 
@@ -32,6 +33,17 @@ def test_a_loaded_policy_acts_as_the_one_that_was_trained(run, policy, data, tra
 
 def test_a_mixture_acts_by_its_likeliest_component(tmp_path, data, trajectories):
     policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), n_components=3), seed=4)
+    save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
+    loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
+    with torch.no_grad():
+        expected = policy(data.observations[:20]).numpy()
+    np.testing.assert_allclose(loaded.act_together(observations), expected, atol=1e-6)
+    alone = [loaded.act(observation) for observation in observations]
+    np.testing.assert_array_equal(loaded.act_together(observations), alone)
+
+
+def test_an_encoded_policy_acts_as_it_was_trained(tmp_path, data, trajectories):
+    policy = new_policy(data, PolicyConfig(hidden_sizes=(8, 8), encoding_bins=5), seed=4)
     save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
     loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
     with torch.no_grad():

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from feedbackgen.errors import DataError, RecipeError
-from presa.cloning import CloningConfig, adam, safe_segment_weights, set_learning_rate, step_distribution
+from presa.cloning import (
+    CloningConfig,
+    adam,
+    observation_ranges,
+    safe_segment_weights,
+    set_learning_rate,
+    step_distribution,
+)
 from presa.policy import GaussianPolicy, PolicyConfig
 
 STARTS = np.array([0, 4, 8])
@@ -43,6 +50,16 @@ def test_the_learning_rate_runs_down_a_straight_line():
     optimizer = adam(GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(2,)), 0), 1.0)
     set_learning_rate(optimizer, CloningConfig(n_steps=10, learning_rate=1.0, learning_rate_final=0.2), 5)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
+
+
+def test_ranges_leave_out_the_rarest_values_and_are_never_empty():
+    rare = torch.zeros(10_000, 2)
+    rare[:, 0] = torch.linspace(-1, 1, 10_000)
+    rare[0, 0], rare[-1, 0] = -10.0, 10.0
+    low, high = observation_ranges(rare)
+    # 0.001 of 10,000 evenly spaced values lie beyond -0.998 and 0.998; the second observation never changes
+    np.testing.assert_allclose([low[0], high[0]], [-0.998, 0.998], atol=1e-4)
+    np.testing.assert_allclose([low[1], high[1]], [0.0, 0.01], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from feedbackgen.errors import RecipeError
-from presa.policy import GaussianPolicy, PolicyConfig, log_probs
+from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, log_probs
 
 SMALL = PolicyConfig(hidden_sizes=(8,))
 
@@ -76,7 +76,38 @@ def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():
     assert acted[2] == pytest.approx(0.8, abs=0.02)
 
 
-@pytest.mark.parametrize("values", [{"std": 0.0}, {"hidden_sizes": ()}, {"hidden_sizes": (0,)}, {"n_components": 0}])
+def test_an_encoding_says_how_far_an_observation_reaches_into_each_part_of_its_range():
+    encoding = PiecewiseLinearEncoding(torch.tensor([0.0, -1.0]), torch.tensor([4.0, 1.0]), 4)
+    encoded = encoding(torch.tensor([[2.5, -1.0], [9.0, -0.25], [-3.0, 5.0]]))
+    assert encoded.tolist() == [
+        [2.5, -1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [9.0, -0.25, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0],
+        [-3.0, 5.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0],
+    ]
+
+
+def test_an_encoded_policy_learns_a_narrow_edge_that_the_plain_one_smears():
+    # Within a fifth of the spread the action turns from one end of the box to the other, twice.
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.rand(512, 1, generator=generator) * 6 - 3
+    actions = torch.where((observations - 1).abs() < 0.1, 0.9, -0.9)
+    errors = {}
+    for bins in (0, 32):
+        ranges = torch.tensor([-3.0]), torch.tensor([3.0])
+        policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(32,), encoding_bins=bins), 0, ranges)
+        optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
+        for _ in range(300):
+            optimizer.zero_grad()
+            (-policy.log_prob(observations, actions).mean()).backward()
+            optimizer.step()
+        errors[bins] = (policy(observations) - actions).square().mean().item()
+    assert errors[32] < 0.3 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"std": 0.0}, {"hidden_sizes": ()}, {"hidden_sizes": (0,)}, {"n_components": 0}, {"encoding_bins": -1}],
+)
 def test_a_value_out_of_range_is_refused(values):
     with pytest.raises(RecipeError, match=next(iter(values))):
         PolicyConfig(**values)
