@@ -25,7 +25,7 @@ class PolicyConfig:
     hidden_sizes: tuple[int, ...] = (256, 256)  # units of each hidden layer
     std: float = 0.3  # of every action dimension, in half widths of the action box [R]
     n_components: int = 1  # Gaussians of the mixture; one cannot stand for "left or right, but not straight on"
-    encoding_bins: int = 0  # parts of each observation's range that the network sees one by one, beside the whole
+    encoding_bins: int = 8  # parts of each observation's range that the network sees one by one; 0 shows it only whole
 
     def __post_init__(self):
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
@@ -36,6 +36,9 @@ class PolicyConfig:
             raise RecipeError(f"n_components: expected at least 1, got {self.n_components}")
         if self.encoding_bins < 0:
             raise RecipeError(f"encoding_bins: expected a number >= 0, got {self.encoding_bins}")
+
+
+PLAIN = PolicyConfig(encoding_bins=0)  # what the papers that we compare with have
 
 
 class PiecewiseLinearEncoding(nn.Module):
@@ -76,7 +79,8 @@ class GaussianPolicy(nn.Module):
         n_outputs = action_dim if config.n_components == 1 else config.n_components * (action_dim + 1)
         self.encoding: PiecewiseLinearEncoding | nn.Identity = nn.Identity()
         if config.encoding_bins:
-            assert ranges is not None
+            if ranges is None:
+                raise ValueError("encoding_bins: needs the ranges of the observations; see presa.cloning.new_policy")
             self.encoding = PiecewiseLinearEncoding(*ranges, config.encoding_bins)
         n_inputs = observation_dim * (1 + config.encoding_bins)
         self.network = mlp([n_inputs, *config.hidden_sizes, n_outputs], derived_seed(seed, "policy"))

@@ -8,7 +8,7 @@ from torch import Tensor
 from presa.batch import LearningData
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import Cloning, CloningConfig, adam, new_policy
-from presa.policy import PolicyConfig
+from presa.policy import PLAIN, PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,10 @@ class BCConfig:
     cloning: CloningConfig = field(default_factory=CloningConfig)
 
 
-PRESETS = {"default": BCConfig(), "paper": BCConfig(cloning=CloningConfig(learning_rate_final=1.0, start_share=0.0))}
+PRESETS = {
+    "default": BCConfig(),
+    "paper": BCConfig(policy=PLAIN, cloning=CloningConfig(learning_rate_final=1.0, start_share=0.0)),
+}
 
 
 class BehaviourCloning:

@@ -7,7 +7,7 @@ from torch import Tensor
 from presa.batch import LearningData, require_safety_labels
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import Cloning, CloningConfig, adam, new_policy, safe_segment_weights
-from presa.policy import PolicyConfig
+from presa.policy import PLAIN, PolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class BCSafeConfig:
 
 PRESETS = {
     "default": BCSafeConfig(),
-    "paper": BCSafeConfig(cloning=CloningConfig(learning_rate_final=1.0, start_share=0.0)),
+    "paper": BCSafeConfig(policy=PLAIN, cloning=CloningConfig(learning_rate_final=1.0, start_share=0.0)),
 }
 
 

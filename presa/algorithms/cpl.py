@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from presa.batch import LearningData, require_preferences
 from presa.contrastive import ContrastiveConfig, ContrastiveLearner
+from presa.policy import PLAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class CPLConfig(ContrastiveConfig):
     """What CPL learns with."""
 
 
-PRESETS = {"default": CPLConfig(), "paper": CPLConfig(n_pairs=32, n_segment_steps=0)}
+PRESETS = {"default": CPLConfig(), "paper": CPLConfig(policy=PLAIN, n_pairs=32, n_segment_steps=0)}
 
 
 class CPL(ContrastiveLearner):

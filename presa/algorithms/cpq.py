@@ -84,7 +84,7 @@ class CPQConfig:
 PRESETS = {
     "default": CPQConfig(),
     "osrl": CPQConfig(
-        policy=PolicyConfig(hidden_sizes=(300, 300)),
+        policy=PolicyConfig(hidden_sizes=(300, 300), encoding_bins=0),
         critic_sizes=(400, 400),
         vae_sizes=(400, 400),
         n_steps=100_000,

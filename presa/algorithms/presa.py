@@ -28,7 +28,7 @@ from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
 from presa.contrastive import preference_loss, preferred_mean
 from presa.lagrange import Multiplier
-from presa.policy import GaussianPolicy, PolicyConfig, log_probs
+from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, log_probs
 
 CHOICES = {
     "reference": ("all", "safe", "aggregated"),
@@ -117,6 +117,7 @@ class PreSaConfig:
 PRESETS = {
     "default": PreSaConfig(),
     "paper": PreSaConfig(
+        policy=PLAIN,
         cloning=CloningConfig(n_steps=13_000, learning_rate_final=1.0, start_share=0.0),
         refining=CloningConfig(n_steps=0),
         reference="all",

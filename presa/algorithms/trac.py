@@ -24,7 +24,7 @@ from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate
-from presa.policy import GaussianPolicy, PolicyConfig, log_probs
+from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, log_probs
 
 _CLONING = CloningConfig(n_steps=5_000, learning_rate_final=1.0)
 
@@ -77,7 +77,7 @@ class TraCConfig:
 PRESETS = {
     "default": TraCConfig(),
     # All 64 steps of half the segments, as the authors' code has it.
-    "paper": TraCConfig(n_segments=96, n_segment_steps=0, discount=0.99),
+    "paper": TraCConfig(policy=PLAIN, n_segments=96, n_segment_steps=0, discount=0.99),
 }
 
 

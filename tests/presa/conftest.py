@@ -96,7 +96,7 @@ def small_config():
     """PreSa's default, small enough for a test."""
     cloning = CloningConfig(n_steps=300, batch_size=64, learning_rate=3e-3)
     return PreSaConfig(
-        policy=PolicyConfig(hidden_sizes=(16,)),
+        policy=PolicyConfig(hidden_sizes=(16,), encoding_bins=0),
         cloning=cloning,
         refining=cloning,
         n_steps=400,

@@ -27,7 +27,7 @@ def run(tmp_path, rewarded):
 
 
 def test_a_gaussian_policy_is_the_same_file_as_ever(tmp_path, rewarded):
-    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8,)), seed=0)
+    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8,), encoding_bins=0), seed=0)
     save_any_policy(tmp_path / "policy.safetensors", policy, rewarded, task="two-states", method="cpq")
     assert isinstance(load_any_policy(tmp_path), TrainedPolicy)
     assert load_policy(tmp_path).method == "cpq"

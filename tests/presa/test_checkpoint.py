@@ -13,7 +13,7 @@ from presa.policy import GaussianPolicy, PolicyConfig
 
 @pytest.fixture
 def policy():
-    return GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8)), seed=0)
+    return GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), encoding_bins=0), seed=0)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_loaded_policy_acts_as_the_one_that_was_trained(run, policy, data, tra
 
 
 def test_a_mixture_acts_by_its_likeliest_component(tmp_path, data, trajectories):
-    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), n_components=3), seed=4)
+    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), n_components=3, encoding_bins=0), seed=4)
     save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
     loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
     with torch.no_grad():

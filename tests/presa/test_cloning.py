@@ -47,7 +47,7 @@ def test_a_step_weighs_as_much_as_there_are_safe_segments_that_hold_it(data):
 
 
 def test_the_learning_rate_runs_down_a_straight_line():
-    optimizer = adam(GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(2,)), 0), 1.0)
+    optimizer = adam(GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(2,), encoding_bins=0), 0), 1.0)
     set_learning_rate(optimizer, CloningConfig(n_steps=10, learning_rate=1.0, learning_rate_final=0.2), 5)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
 
@@ -71,7 +71,7 @@ def test_a_value_out_of_range_is_refused(values):
 
 
 def test_the_cloning_loss_falls_with_the_gradient_of_the_likelihood():
-    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(4,)), 0).double()
+    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(4,), encoding_bins=0), 0).double()
     observations, actions = torch.randn(3, 1, dtype=torch.float64), torch.rand(3, 1, dtype=torch.float64)
     weight = policy.network[2].weight
     policy.log_prob(observations, actions).mean().backward()

@@ -6,7 +6,7 @@ import torch
 from feedbackgen.errors import RecipeError
 from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, log_probs
 
-SMALL = PolicyConfig(hidden_sizes=(8,))
+SMALL = PolicyConfig(hidden_sizes=(8,), encoding_bins=0)
 
 
 def test_the_log_density_is_that_of_a_normal_distribution():
@@ -47,7 +47,7 @@ def test_log_densities_in_chunks_equal_those_at_once():
 
 
 def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
-    policy = GaussianPolicy(3, 2, PolicyConfig(hidden_sizes=(8,), n_components=4), seed=0)
+    policy = GaussianPolicy(3, 2, PolicyConfig(hidden_sizes=(8,), n_components=4, encoding_bins=0), seed=0)
     observations, actions = torch.randn(5, 3), torch.rand(5, 2)
     outputs = policy.network(observations)
     means, logits = torch.tanh(outputs[:, :8]).reshape(5, 4, 2), outputs[:, 8:]
@@ -65,7 +65,9 @@ def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():
     actions = torch.where(torch.arange(256) < 160, 0.8, -0.8)[:, None]  # more right than left
     acted = {}
     for n_components in (1, 2):
-        policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8,), n_components=n_components), seed=0)
+        policy = GaussianPolicy(
+            1, 1, PolicyConfig(hidden_sizes=(8,), n_components=n_components, encoding_bins=0), seed=0
+        )
         optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
         for _ in range(400):
             optimizer.zero_grad()
@@ -111,3 +113,8 @@ def test_an_encoded_policy_learns_a_narrow_edge_that_the_plain_one_smears():
 def test_a_value_out_of_range_is_refused(values):
     with pytest.raises(RecipeError, match=next(iter(values))):
         PolicyConfig(**values)
+
+
+def test_an_encoding_without_the_ranges_is_refused():
+    with pytest.raises(ValueError, match="needs the ranges of the observations"):
+        GaussianPolicy(3, 2, PolicyConfig(hidden_sizes=(8,), encoding_bins=4), seed=0)
