@@ -29,7 +29,6 @@ LENGTH = 64  # steps of a segment
 N_EPISODES, N_STEPS = 200, 1000  # of the random data
 N_PAIRS, N_SAFETY, N_CLONED = 96, 192, 256  # pairs, safety segments and cloned steps of an update
 N_DRAWN = 16  # steps that stand for a segment, where not all do
-UNITS = (256, 256)
 PRECISIONS = ("exact", "fast")
 N_ROWS = {"cloning": N_CLONED, "cpl": 2 * N_PAIRS, "presa": 2 * N_PAIRS + N_SAFETY}  # steps or segments of an update
 SEED = 0
@@ -40,10 +39,13 @@ def products(n_rows: int, precision: str = "exact", device: str = "cpu"):
     import torch
 
     from feedbackgen.tasks import get_task
+    from presa.policy import PolicyConfig
 
     set_precision(precision)
     task = get_task(TASK)
-    sizes = list(pairwise([task.observation_dim, *UNITS, task.action_dim]))
+    network = PolicyConfig()
+    n_inputs = task.observation_dim * (1 + network.encoding_bins)
+    sizes = list(pairwise([n_inputs, *network.hidden_sizes, task.action_dim]))
     with torch.device(device):
         inputs = [torch.rand(n_rows, n_inputs) for n_inputs, _ in sizes]
         outputs = [torch.empty(n_rows, n_outputs) for _, n_outputs in sizes]
