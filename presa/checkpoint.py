@@ -68,7 +68,7 @@ class TrainedPolicy:
 
     def act_together(self, observations: FloatArray, rngs: Sequence[np.random.Generator | None] = ()) -> FloatArray:
         """Mean actions, (n, A), for raw observations, (n, O); a row's bits depend on no other row."""
-        hidden = (observations - self.observation_mean) / self.observation_std
+        hidden: FloatArray = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
         if self.encoding_bins:
             hidden = self._encoded(hidden)

@@ -49,17 +49,21 @@ class PiecewiseLinearEncoding(nn.Module):
     Deep Learning", 2022); our parts are equally wide, theirs hold equally many values: what is near is rare.
     """
 
+    low: Tensor  # (O,), where the first part begins
+    high: Tensor  # (O,), where the last one ends
+    _parts: Tensor  # 0 to n_bins - 1
+
     def __init__(self, low: Tensor, high: Tensor, n_bins: int):
         super().__init__()
-        self.register_buffer("low", low)  # (O,), where the first part begins
-        self.register_buffer("high", high)  # (O,), where the last one ends
-        self.register_buffer("_first", torch.arange(n_bins, dtype=torch.float32), persistent=False)
         self.n_bins = n_bins
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        self.register_buffer("_parts", torch.arange(n_bins, dtype=torch.float32), persistent=False)
 
     def forward(self, observations: Tensor) -> Tensor:
         """(..., O) to (..., O + O * n_bins); bin b of observation o stands at O + o * n_bins + b."""
         places = (observations - self.low) * (self.n_bins / (self.high - self.low))
-        parts = (places.unsqueeze(-1) - self._first).clamp_(0, 1)
+        parts = (places.unsqueeze(-1) - self._parts).clamp_(0, 1)
         return torch.cat([observations, parts.flatten(-2)], -1)
 
 
