@@ -54,9 +54,7 @@ class TrainedPolicy:
     action_low: FloatArray  # (A,)
     action_high: FloatArray  # (A,)
     n_components: int = 1
-    encoding_bins: int = 0
-    encoding_low: FloatArray | None = None  # (O,), standardised; where there is an encoding
-    encoding_high: FloatArray | None = None  # (O,)
+    ranges: tuple[FloatArray, FloatArray] | None = None  # of standardised observations, (O,) each, if it encodes them
 
     @property
     def name(self) -> str:
@@ -70,8 +68,8 @@ class TrainedPolicy:
         """Mean actions, (n, A), for raw observations, (n, O); a row's bits depend on no other row."""
         hidden: FloatArray = (observations - self.observation_mean) / self.observation_std
         hidden = np.clip(hidden, -self.observation_clip, self.observation_clip)
-        if self.encoding_bins:
-            hidden = self._encoded(hidden)
+        if self.ranges is not None:
+            hidden = self._encoded(hidden, *self.ranges)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(row_products(hidden, weight.T) + bias, 0.0)
         outputs: FloatArray = row_products(hidden, self.weights[-1].T) + self.biases[-1]
@@ -80,11 +78,11 @@ class TrainedPolicy:
         mean = np.tanh(outputs)
         return self.action_low + (mean + 1) * (self.action_high - self.action_low) / 2
 
-    def _encoded(self, observations: FloatArray) -> FloatArray:
+    def _encoded(self, observations: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
         """As `presa.policy.PiecewiseLinearEncoding`."""
-        assert self.encoding_low is not None and self.encoding_high is not None
-        places = (observations - self.encoding_low) * (self.encoding_bins / (self.encoding_high - self.encoding_low))
-        parts = np.clip(places[:, :, None] - np.arange(self.encoding_bins), 0.0, 1.0)
+        n_bins = self.weights[0].shape[1] // len(low) - 1
+        places = (observations - low) * (n_bins / (high - low))
+        parts = np.clip(places[:, :, None] - np.arange(n_bins), 0.0, 1.0)
         return np.concatenate([observations, parts.reshape(len(parts), -1)], axis=1)
 
     def _likeliest(self, outputs: FloatArray) -> FloatArray:
@@ -172,9 +170,7 @@ def gaussian_policy(path: Path, arrays: Mapping[str, np.ndarray], header: Mappin
             biases=tuple(arrays[f"bias_{layer}"].astype(np.float64) for layer in layers),
             std=header["std"],
             n_components=header.get("n_components", 1),
-            encoding_bins=header.get("encoding_bins", 0),
-            encoding_low=arrays.get("encoding_low"),
-            encoding_high=arrays.get("encoding_high"),
+            ranges=(arrays["encoding_low"], arrays["encoding_high"]) if header.get("encoding_bins") else None,
             observation_clip=header["observation_clip"],
             **{name: arrays[name] for name in ("observation_mean", "observation_std", "action_low", "action_high")},
         )

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from feedbackgen.errors import StoreError
-from presa.checkpoint import load_policy, load_state, save_policy, save_state
+from presa.checkpoint import gaussian_policy, load_policy, load_state, read_policy_file, save_policy, save_state
 from presa.cloning import new_policy
 from presa.policy import GaussianPolicy, PolicyConfig
 
@@ -31,8 +31,11 @@ def test_a_loaded_policy_acts_as_the_one_that_was_trained(run, policy, data, tra
     assert (loaded.task, loaded.method, loaded.name) == ("two-states", "presa", "presa")
 
 
-def test_a_mixture_acts_by_its_likeliest_component(tmp_path, data, trajectories):
-    policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(8, 8), n_components=3, encoding_bins=0), seed=4)
+@pytest.mark.parametrize("config", [{"n_components": 3, "encoding_bins": 0}, {"encoding_bins": 5}])
+def test_mixtures_and_encoded_policies_act_as_they_were_trained_alone_and_together(
+    tmp_path, data, trajectories, config
+):
+    policy = new_policy(data, PolicyConfig(hidden_sizes=(8, 8), **config), seed=4)
     save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
     loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
     with torch.no_grad():
@@ -42,15 +45,13 @@ def test_a_mixture_acts_by_its_likeliest_component(tmp_path, data, trajectories)
     np.testing.assert_array_equal(loaded.act_together(observations), alone)
 
 
-def test_an_encoded_policy_acts_as_it_was_trained(tmp_path, data, trajectories):
-    policy = new_policy(data, PolicyConfig(hidden_sizes=(8, 8), encoding_bins=5), seed=4)
+def test_an_encoding_without_its_ranges_is_refused(tmp_path, data):
+    policy = new_policy(data, PolicyConfig(hidden_sizes=(8,), encoding_bins=5), seed=4)
     save_policy(tmp_path / "policy.safetensors", policy, data, task="two-states", method="presa")
-    loaded, observations = load_policy(tmp_path), trajectories.observations[:20]
-    with torch.no_grad():
-        expected = policy(data.observations[:20]).numpy()
-    np.testing.assert_allclose(loaded.act_together(observations), expected, atol=1e-6)
-    alone = [loaded.act(observation) for observation in observations]
-    np.testing.assert_array_equal(loaded.act_together(observations), alone)
+    path, arrays, header = read_policy_file(tmp_path)
+    del arrays["encoding_low"]
+    with pytest.raises(StoreError, match=r"policy\.safetensors: lacks 'encoding_low'; train it again"):
+        gaussian_policy(path, arrays, header)
 
 
 def test_actions_fill_the_box_of_the_task(run):
