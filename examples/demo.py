@@ -12,8 +12,9 @@ SEED = int(os.environ.get("SEED", "0"))
 N_WORKERS = min(2, os.cpu_count() or 1)
 OUT = Path("demo") if SEED == 0 else Path(f"demo-seed{SEED}")
 DATASET = "feedbackgen/SafetyPointCircle1-v0/mixed-v0"
-METHODS = ("bc", "bc-safe", "presa")
 NOISES = {"noise0": "0", "noise10": "0.1"}
+# The longest first, that two processes end together; bc reads no labels.
+TRAININGS = [("presa", "noise0"), ("presa", "noise10"), ("bc-safe", "noise0"), ("bc-safe", "noise10"), ("bc", "noise0")]
 FBGEN = Path(sys.executable).with_name("fbgen")
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     for name, noise in NOISES.items():
         run(f"label {DATASET} --pairs 10000 --segment-length 64 --noise {noise} --seed {SEED} --name {name} -f")
     step("3. Train on that feedback alone; the true rewards and costs stay hidden")
-    runs = {f"{OUT}/runs/{method}-{name}": (method, name) for name in NOISES for method in METHODS}
+    runs = {f"{OUT}/runs/{method}-{name}": (method, name) for method, name in TRAININGS}
     in_parallel(
         f"train {method} {DATASET}/{name} --seed {SEED} --out {run_folder} -f"
         for run_folder, (method, name) in runs.items()
