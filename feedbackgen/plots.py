@@ -84,6 +84,15 @@ def plot_dataset(
     _draw(plt, panels, inspection, title, path, beside=True)
 
 
+def legend_entries(panels) -> tuple[list, list[str]]:
+    """Handles and labels of everything drawn in any of several panels, each label once."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    return list(entries.values()), list(entries)
+
+
 def _draw(plt, panels: Sequence[Callable], inspection, title: str, path: Path, *, beside: bool = False) -> None:
     """Up to three panels a row; with the first one's legend beside them all."""
     n_rows = -(-len(panels) // 3)

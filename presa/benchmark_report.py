@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from feedbackgen.files import complete_or_absent, writing_to
-from feedbackgen.plots import pyplot, save
+from feedbackgen.plots import legend_entries, pyplot, save
 from feedbackgen.types import FloatArray
 from presa.benchmark import FACTORS, load_benchmark, read_table
 from presa.comparison import (
@@ -334,8 +334,7 @@ def _draw_plane(results: Results, feedback: tuple[float, ...], path: Path) -> No
         panel.set_ylim(min([0.0, *heights]) - 0.06, max([1.0, *heights]) + 0.06)
     figure.supxlabel("cost / limit", fontsize=9)
     figure.supylabel("normalised return", fontsize=9)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside right center")
+    figure.legend(*legend_entries(axes.flat), frameon=False, loc="outside right center")
     save(figure, path)
 
 
@@ -371,6 +370,8 @@ def _draw_sweep(results: Results, index: int, path: Path) -> None:
             if returns:
                 row = (safe_only_return(returns, costs), interquartile_mean(costs), safe_cell_share(costs))
                 rows.append((value, *row))
+        if not rows:
+            continue
         shown, *curves = np.array(rows).T
         for panel, curve in zip(panels, curves, strict=True):
             panel.plot(shown, curve, markersize=5, label=method, **_style(results, method))

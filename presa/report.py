@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from feedbackgen.errors import StoreError
-from feedbackgen.plots import pyplot, save
+from feedbackgen.plots import legend_entries, pyplot, save
 from feedbackgen.seeding import stream
 from presa.evaluation import Evaluation, read_evaluation, read_provenance
 
@@ -131,7 +131,7 @@ def plot_summaries(summaries: Sequence[Summary], path: Path) -> None:
         panel.set_xlim(-0.04 * highest_cost, 1.08 * highest_cost)
         panel.set_ylim(min(0.0, 1.1 * min(returns)), 1.1 * max(*returns, 0.1))
     axes[0][0].set_ylabel("return of an episode")
-    axes[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[0][-1].legend(*legend_entries(axes[0]), frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 

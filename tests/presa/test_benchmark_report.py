@@ -65,6 +65,17 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 4
 
 
+def test_a_method_that_no_sweep_holds_is_left_out_of_its_picture(results, tmp_path):
+    # cpl alone, with 20 pairs: it is in the sweep over pairs, not in that over noise, where there are 10.
+    table = parquet.read_table(results)
+    rows = table.to_pylist()
+    rows += [row | {"method": "cpl", "n_pairs": 20} for row in rows if row["method"] == "bc" and row["noise"] == 0.0]
+    parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(table.schema.metadata), results)
+    page = write_report(results, tmp_path / "page/benchmark.md")
+    pictures = {path.name for path in (page.parent / "images").iterdir()}
+    assert {"benchmark-noise.png", "benchmark-n-pairs.png"} <= pictures
+
+
 def test_the_page_in_the_documentation_is_what_its_results_give(tmp_path):
     docs = Path(__file__).parents[2] / "docs"
     page = write_report(docs / "results/core.parquet", tmp_path / "benchmark.md")
