@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from feedbackgen.plots import legend_entries, plot_returns, pyplot, save
+from feedbackgen.plots import legend_entries, plot_returns, pyplot
 
 
 def test_a_scatter_plot_is_the_same_file_twice(tmp_path):
@@ -19,7 +19,7 @@ def test_a_scatter_plot_is_the_same_file_twice(tmp_path):
     assert first[:4] == b"\x89PNG" and first == second
 
 
-def test_a_legend_beside_several_panels_names_what_is_in_any_of_them_once(tmp_path):
+def test_a_legend_beside_several_panels_names_what_is_in_any_of_them_once():
     figure, panels = pyplot().subplots(1, 2)
     for panel, names in zip(panels, (("presa", "bc"), ("presa", "cpl")), strict=True):
         for name in names:
@@ -27,4 +27,4 @@ def test_a_legend_beside_several_panels_names_what_is_in_any_of_them_once(tmp_pa
     handles, labels = legend_entries(panels)
     assert labels == ["presa", "bc", "cpl"]
     assert [handle.get_label() for handle in handles] == labels
-    save(figure, tmp_path / "closed.png")
+    pyplot().close(figure)

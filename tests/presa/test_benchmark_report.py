@@ -6,6 +6,8 @@ import pytest
 from pyarrow import Table, parquet
 
 from feedbackgen.errors import StoreError
+from feedbackgen.plots import pyplot
+from presa import benchmark_report
 from presa.benchmark import BenchmarkRecipe
 from presa.benchmark_report import latex_table, markdown_table, read_results, write_report
 
@@ -65,7 +67,22 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 4
 
 
-def test_a_method_that_no_sweep_holds_is_left_out_of_its_picture(results, tmp_path):
+def test_the_legend_names_a_method_that_the_first_task_lacks(results, tmp_path, monkeypatch):
+    table = parquet.read_table(results)
+    first = [row for row in table.to_pylist() if row["method"] == "presa"]
+    second = [row | {"task": "SafetyPointGoal1-v0"} for row in table.to_pylist()]
+    parquet.write_table(Table.from_pylist(first + second).replace_schema_metadata(table.schema.metadata), results)
+    drawn = {}
+    monkeypatch.setattr(benchmark_report, "save", lambda figure, path: drawn.update({path.name: figure}))
+    write_report(results, tmp_path / "page/benchmark.md")
+    planes = [figure for name, figure in drawn.items() if len(figure.axes) == 2]
+    assert planes and all(
+        [text.get_text() for text in figure.legends[0].get_texts()] == ["presa", "bc"] for figure in planes
+    )
+    pyplot().close("all")
+
+
+def test_a_sweep_leaves_out_a_method_that_it_has_no_run_of(results, tmp_path):
     # cpl alone, with 20 pairs: it is in the sweep over pairs, not in that over noise, where there are 10.
     table = parquet.read_table(results)
     rows = table.to_pylist()

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from feedbackgen.errors import StoreError
+from feedbackgen.plots import pyplot
+from presa import report
 from presa.evaluation import Evaluation
 from presa.report import as_json, bootstrap_interval, method_label, plot_summaries, summarise
 
@@ -106,6 +108,20 @@ def test_the_picture_is_the_same_file_twice(tmp_path):
     for name in ("x.png", "y.png"):
         plot_summaries(summaries, tmp_path / name)
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+def test_the_legend_names_a_method_that_the_last_panel_lacks(tmp_path, monkeypatch):
+    runs = [
+        make_run(tmp_path / "a", [20.0], [0.0]),
+        make_run(tmp_path / "b", [20.0], [0.0], method="bc"),
+        make_run(tmp_path / "c", [20.0], [0.0], feedback="somewhere/noise10.zarr"),
+    ]
+    drawn = []
+    monkeypatch.setattr(report, "save", lambda figure, path: drawn.append(figure))
+    plot_summaries(summarise(runs), tmp_path / "x.png")
+    (figure,) = drawn
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["presa", "bc"]
+    pyplot().close(figure)
 
 
 def test_a_method_that_sees_the_true_rewards_is_marked():
