@@ -112,9 +112,14 @@ def step_distribution(weights: FloatArray, episode_starts: IntArray, config: Clo
 def safe_segment_weights(data: LearningData) -> FloatArray:
     """How many segments labelled safe hold each step, (n_steps,)."""
     safe = data.safety_segments[data.safety_labels > 0]
+    return step_weights(data, safe, np.ones(len(safe)))
+
+
+def step_weights(data: LearningData, segments: IntArray, weights: FloatArray) -> FloatArray:
+    """Sum of the weights, (n,), of those of these segments, (n,), that hold each step, (n_steps,)."""
     changes = np.zeros(data.n_steps + 1)
-    np.add.at(changes, data.segment_starts[safe], 1.0)
-    np.add.at(changes, data.segment_starts[safe] + data.segment_lengths[safe], -1.0)
+    np.add.at(changes, data.segment_starts[segments], weights)
+    np.add.at(changes, data.segment_starts[segments] + data.segment_lengths[segments], -weights)
     return np.cumsum(changes[:-1])
 
 

@@ -93,19 +93,31 @@ class GaussianPolicy(nn.Module):
         """Actions in [-1, 1], (..., A)."""
         if self.n_components == 1:
             return torch.tanh(self.network(self.encoding(observations)))
-        means, logits = self._components(observations)
-        likeliest = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, self.action_dim)
-        return means.gather(-2, likeliest).squeeze(-2)
+        return self._likeliest(*self._components(observations))
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Log-density of actions, (...,); for a fixed width a scaled squared error and a constant."""
+        return self.own_and_log_prob(observations, actions)[1]
+
+    def own_and_log_prob(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy's own actions, (..., A), and the log-density of given ones, (...,), from one pass."""
         constant = self.action_dim * math.log(self.std * math.sqrt(2 * math.pi))
         scale = -0.5 / self.std**2
         if self.n_components == 1:
-            return (actions - self(observations)).square().sum(-1) * scale - constant
+            own = self(observations)
+            return own, (actions - own).square().sum(-1) * scale - constant
         means, logits = self._components(observations)
         squared_error = (actions.unsqueeze(-2) - means).square().sum(-1)
-        return torch.logsumexp(torch.log_softmax(logits, -1) + squared_error * scale, -1) - constant
+        log_density = torch.logsumexp(torch.log_softmax(logits, -1) + squared_error * scale, -1) - constant
+        return self._likeliest(means, logits), log_density
+
+    def divergence(self, first: Tensor, second: Tensor) -> Tensor:
+        """Of two Gaussians of the policy's width around these actions, (..., A), from each other, nats, (...,)."""
+        return (first - second).square().sum(-1) * (0.5 / self.std**2)
+
+    def _likeliest(self, means: Tensor, logits: Tensor) -> Tensor:
+        likeliest = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, self.action_dim)
+        return means.gather(-2, likeliest).squeeze(-2)
 
     def _components(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Means, (..., K, A), and the weights' logits, (..., K)."""
@@ -115,12 +127,14 @@ class GaussianPolicy(nn.Module):
 
 
 @torch.no_grad()
-def log_probs(
+def own_and_log_probs(
     policy: GaussianPolicy, observations: Tensor | MappedRows, actions: Tensor | MappedRows, chunk: int = 16384
-) -> Tensor:
-    """Log-density of every step of a dataset, without gradient, (n_steps,)."""
+) -> tuple[Tensor, Tensor]:
+    """The policy's own action in every state of a dataset, (n_steps, A), and the log-density of what was done there,
+    (n_steps,), without gradient."""
     parts = zip(observations.split(chunk), actions.split(chunk), strict=True)
-    return torch.cat([policy.log_prob(*part) for part in parts])
+    own, log_densities = zip(*(policy.own_and_log_prob(*part) for part in parts), strict=True)
+    return torch.cat(own), torch.cat(log_densities)
 
 
 def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:

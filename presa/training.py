@@ -41,6 +41,7 @@ COLUMNS = (
     "step", "phase", "loss", "log_likelihood", "log_likelihood_safe", "log_likelihood_preferred",
     "preference_loss", "preference_accuracy", "preference_accuracy_safe",
     "constraint_value", "constraint_threshold", "constraint_met", "multiplier", "cloning_weight",
+    "departure", "departure_of_reference", "departure_multiplier",
     "utility_safe", "utility_unsafe", "utility_centre", "log_ratio_safe",
     "classification_accuracy", "utility_desirable", "utility_undesirable",
     "value", "cost_value", "cost_value_limit",

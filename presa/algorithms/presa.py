@@ -6,8 +6,11 @@ which is cloned first, by the same seed.
 
     min over policy, max over multiplier >= 0:   preference loss + multiplier * (threshold - constraint value)
 
-``default`` adds a second constraint [R], with a multiplier of its own: safe and preferred steps stay as likely as under
-the reference. What makes a policy safer without that is learnt; what only tears it from all it has seen is not.
+``default`` adds two constraints [R], each with a multiplier of its own. Safe and preferred steps stay as likely as
+under the reference: what makes a policy safer without that is learnt, what only tears it from all it has seen is not.
+And where the labels have taught the reference nothing, so that in the states of unsafe steps it acts as the clone of
+every step alike, the policy stays as near the reference there as that clone is: the labels say what not to do, and
+nothing says what to do instead.
 """
 
 import copy
@@ -25,10 +28,19 @@ from feedbackgen.types import FloatArray, IntArray
 from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
-from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, safe_segment_weights, set_learning_rate
+from presa.cloning import (
+    BLOCK,
+    Cloning,
+    CloningConfig,
+    adam,
+    new_policy,
+    safe_segment_weights,
+    set_learning_rate,
+    step_weights,
+)
 from presa.contrastive import preference_loss, preferred_mean
 from presa.lagrange import Multiplier
-from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, log_probs
+from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, own_and_log_probs
 
 CHOICES = {
     "reference": ("all", "safe", "aggregated"),
@@ -88,6 +100,11 @@ class PreSaConfig:
     cloning_coefficient: float = 1.0  # the least weight
     cloning_rate: float = 5.0  # its rise per nat lost, per step of the environment, and update; 0 keeps it
     cloning_max: float = 100.0  # the most that it rises by
+    # Nats per step, in the states of the unsafe half. Where the reference has departed less than this from the clone of
+    # every step, the policy departs no further from the reference; 0 never bounds it.
+    departure_threshold: float = 0.2
+    departure_rate: float = 5.0  # rise of its multiplier per nat beyond, per step of the environment, and update
+    departure_max: float = 100.0  # the multiplier's cap
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
@@ -95,13 +112,13 @@ class PreSaConfig:
                 raise RecipeError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name in (
             "n_steps", "learning_rate", "learning_rate_final", "n_pairs", "utility_scale", "utility_length",
-            "log_ratio_clip", "safety_sharpness", "multiplier_max",
+            "log_ratio_clip", "safety_sharpness", "multiplier_max", "departure_max",
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name}: expected a number above 0, got {getattr(self, name)}")
         for name in (
             "n_segment_steps", "multiplier_initial", "multiplier_rate", "cloning_coefficient", "cloning_rate",
-            "cloning_max",
+            "cloning_max", "departure_threshold", "departure_rate",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
@@ -112,6 +129,11 @@ class PreSaConfig:
             raise RecipeError(f"n_safety_segments: expected at least 2, got {self.n_safety_segments}")
         if self.violation_averaging == 1:
             raise RecipeError("violation_averaging: expected a number below 1, got 1.0")
+        if self.departure_threshold > 0 and (self.reference == "all" or self.refining.n_steps == 0):
+            raise RecipeError(
+                f"departure_threshold: {self.departure_threshold:g} needs a reference that is refined from the clone "
+                "of every step, here it is that clone; use 0"
+            )
 
 
 PRESETS = {
@@ -133,6 +155,7 @@ PRESETS = {
         violation_averaging=0.0,
         cloning_coefficient=0.0,
         cloning_rate=0.0,
+        departure_threshold=0.0,
     ),
 }
 
@@ -191,19 +214,25 @@ class PreSa:
             *shared, _reference_weights(data, config, self.beliefs), config.refining, seed, "weighted"
         )
         self._batches = _Batches(data, config, self.beliefs, seed)
+        self._clone: GaussianPolicy | None = None  # of every step alike; kept where departures may be bounded
         self._reference: GaussianPolicy | None = None
         self._reference_log_probs = torch.empty(0)
+        self._reference_actions = torch.empty(0)  # its own, (n_steps, A)
+        self._reference_departure = math.inf  # from the clone in the states of the unsafe half, nats per step
         self._centre = 0.0
         self._multiplier = Multiplier(
             config.multiplier_initial, config.multiplier_rate, config.multiplier_max, config.violation_averaging
         )
         self._hold = Multiplier(0.0, config.cloning_rate, config.cloning_max, config.violation_averaging)
+        self._tether = Multiplier(0.0, config.departure_rate, config.departure_max, config.violation_averaging)
 
     def update(self, step: int) -> tuple[str, dict[str, float]]:
         """Take one step; returns the phase and what to log."""
         if step < self._n_cloning:
             loss = self._cloning.update(step)
             return "cloning", {"loss": loss, "log_likelihood": -loss}
+        if self._clone is None and self._config.departure_threshold > 0:
+            self._clone = copy.deepcopy(self.policy).requires_grad_(False)
         if step < self._n_reference:
             loss = self._refining.update(step - self._n_cloning)
             return "refining", {"loss": loss, "log_likelihood": -loss}
@@ -215,7 +244,7 @@ class PreSa:
     def _update_constrained(self, step: int) -> dict[str, float]:
         config, data, n_half = self._config, self._data, self._config.n_safety_segments // 2
         rows, places, labels, both_safe = self._batches.draw(step)  # segments: first, second, safe, unsafe
-        log_likelihoods = self.policy.log_prob(gather(data.observations, rows), gather(data.actions, rows))
+        own, log_likelihoods = self.policy.own_and_log_prob(gather(data.observations, rows), gather(data.actions, rows))
         log_ratios = log_likelihoods - self._reference_log_probs[rows]
         utilities = utility(log_ratios, places, config)
         first, second, safe, unsafe = utilities.split([config.n_pairs, config.n_pairs, n_half, n_half])
@@ -229,7 +258,13 @@ class PreSa:
         cloning_weight = config.cloning_coefficient + self._hold.value
         safe_log_likelihood = log_likelihoods[in_safe].mean()
         # A step of the same length whatever the multipliers.
-        loss = (total / (1 + multiplier) - cloning_weight * safe_log_likelihood) / (1 + cloning_weight)
+        loss, weight = total / (1 + multiplier) - cloning_weight * safe_log_likelihood, 1 + cloning_weight
+        departures: dict[str, float] = {}
+        if self._clone is not None:
+            departure = self.policy.divergence(own[-n_half:], self._reference_actions[rows[-n_half:]]).mean()
+            loss, weight = loss + self._tether.value * departure, weight + self._tether.value
+            departures = {"departure": float(departure.detach()), "departure_multiplier": self._tether.value}
+        loss = loss / weight
 
         set_learning_rate(self._optimizer, config, step)
         self._optimizer.zero_grad()
@@ -239,6 +274,8 @@ class PreSa:
         self._multiplier.update(config.threshold - value)
         safe_log_ratio = float(log_ratios[in_safe].detach().mean())
         self._hold.update(-safe_log_ratio)
+        if self._reference_departure < config.departure_threshold:
+            self._tether.update(departures["departure"] - self._reference_departure)
 
         with torch.no_grad():
             decided = labels != 0.5
@@ -253,6 +290,8 @@ class PreSa:
                 "constraint_met": float(value >= config.threshold),
                 "multiplier": multiplier,
                 "cloning_weight": cloning_weight,
+                "departure_of_reference": self._reference_departure,
+                **departures,
                 "preference_accuracy": float(correct[decided].float().mean()),
                 "preference_accuracy_safe": float(correct[decided & both_safe].float().mean()),
                 "utility_safe": float(safe.mean()),
@@ -273,7 +312,11 @@ class PreSa:
 
     def _freeze_reference(self, reference: GaussianPolicy) -> None:
         self._reference = reference.requires_grad_(False)
-        self._reference_log_probs = log_probs(reference, self._data.observations, self._data.actions)
+        steps = self._data.observations, self._data.actions
+        self._reference_actions, self._reference_log_probs = own_and_log_probs(reference, *steps)
+        if self._clone is not None:
+            departures = reference.divergence(self._reference_actions, own_and_log_probs(self._clone, *steps)[0])
+            self._reference_departure = float(departures.double().cpu().numpy() @ self._batches.unsafe_steps())
 
     def _warn(self, step: int, safe_log_ratio: float) -> None:
         self._multiplier.warn_at_cap()
@@ -288,22 +331,31 @@ class PreSa:
         state = training_tensors(self.policy, self._optimizer)
         state["constraint"] = torch.tensor([self._centre, *self._multiplier.state()], dtype=torch.float64)
         state["hold"] = torch.tensor(self._hold.state(), dtype=torch.float64)
-        if self._reference is not None:
-            state |= {f"reference.{name}": value for name, value in self._reference.state_dict().items()}
+        state["tether"] = torch.tensor(self._tether.state(), dtype=torch.float64)
+        for prefix, policy in (("clone", self._clone), ("reference", self._reference)):
+            if policy is not None:
+                state |= {f"{prefix}.{name}": value for name, value in policy.state_dict().items()}
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        prefix = "reference."
-        reference = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if reference:
-            policy = copy.deepcopy(self.policy)
-            policy.load_state_dict(reference)
-            self._freeze_reference(policy)
+        self._clone = self._saved_policy(state, "clone.")
+        reference = self._saved_policy(state, "reference.")
+        if reference is not None:
+            self._freeze_reference(reference)
             self._optimizer = adam(self.policy, self._config.learning_rate)
         load_training_tensors(state, self.policy, self._optimizer)
         self._centre, *multiplier = state["constraint"].tolist()
         self._multiplier.load_state(tuple(multiplier))
         self._hold.load_state(tuple(state["hold"].tolist()))
+        self._tether.load_state(tuple(state["tether"].tolist()))
+
+    def _saved_policy(self, state: dict[str, Tensor], prefix: str) -> GaussianPolicy | None:
+        tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not tensors:
+            return None
+        policy = copy.deepcopy(self.policy)
+        policy.load_state_dict(tensors)
+        return policy.requires_grad_(False)
 
 
 class _Batches:
@@ -324,6 +376,12 @@ class _Batches:
         if step // BLOCK != self._block:
             self._draw_block(step // BLOCK)
         return tuple(values[step % BLOCK] for values in self._drawn)
+
+    def unsafe_steps(self) -> FloatArray:
+        """Probability of each step in the unsafe half of a safety batch, (n_steps,)."""
+        segments = self._data.safety_segments
+        probabilities = np.diff(self._unsafe, prepend=0) / self._unsafe[-1]
+        return step_weights(self._data, segments, probabilities / self._data.segment_lengths[segments])
 
     def _draw_block(self, block: int) -> None:
         # A stream of its own for each block: a resumed run needs no state of a generator.

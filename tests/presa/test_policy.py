@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from feedbackgen.errors import RecipeError
-from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, log_probs
+from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, own_and_log_probs
 
 SMALL = PolicyConfig(hidden_sizes=(8,), encoding_bins=0)
 
@@ -42,8 +42,16 @@ def test_making_a_policy_leaves_the_global_generator_alone():
 def test_log_densities_in_chunks_equal_those_at_once():
     policy = GaussianPolicy(3, 2, SMALL, seed=0)
     observations, actions = torch.randn(10, 3), torch.rand(10, 2)
-    expected = policy.log_prob(observations, actions)
-    torch.testing.assert_close(log_probs(policy, observations, actions, chunk=3), expected)
+    own, log_densities = own_and_log_probs(policy, observations, actions, chunk=3)
+    torch.testing.assert_close(log_densities, policy.log_prob(observations, actions))
+    torch.testing.assert_close(own, policy(observations))
+
+
+def test_the_divergence_of_two_actions_worked_by_hand():
+    # (0.3^2 + 0.6^2) / (2 * 0.3^2) = 2.5
+    policy = GaussianPolicy(3, 2, SMALL, seed=0)
+    divergence = policy.divergence(torch.tensor([[0.1, 0.2]]), torch.tensor([[0.4, -0.4]]))
+    torch.testing.assert_close(divergence, torch.tensor([2.5]))
 
 
 def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
@@ -58,6 +66,7 @@ def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
     torch.testing.assert_close(policy.log_prob(observations, actions), mixture.log_prob(actions))
     expected = torch.stack([means[row, logits[row].argmax()] for row in range(5)])
     assert torch.equal(policy(observations), expected)
+    assert torch.equal(policy.own_and_log_prob(observations, actions)[0], expected)
 
 
 def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():

@@ -167,7 +167,7 @@ def test_force_never_empties_a_folder_that_is_no_run(data, config, tmp_path):
 def test_a_diverging_training_stops_with_one_line_and_no_policy(data, config, tmp_path):
     config = replace(config, learning_rate=1e30, cloning=replace(config.cloning, n_steps=0))
     with pytest.raises(DataError, match="lower the learning rate"):
-        fit(data, replace(config, reference="all"), PROVENANCE, out=tmp_path / "run")
+        fit(data, replace(config, reference="all", departure_threshold=0.0), PROVENANCE, out=tmp_path / "run")
     assert not (tmp_path / "run" / "policy.safetensors").exists()
 
 

@@ -19,6 +19,8 @@ from presa.algorithms.presa import (
     safety_value,
     utility,
 )
+from presa.batch import learning_data
+from presa.cloning import CloningConfig
 
 UNCLIPPED = PreSaConfig(log_ratio_clip=math.inf)
 
@@ -138,11 +140,75 @@ def test_the_weight_of_cloning_rises_while_safe_steps_lose_likelihood_and_never_
 
 
 def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
-    lost = []
+    lost, free = [], replace(small_config, cloning_coefficient=0.1, departure_threshold=0.0)
     for rate in (0.0, 5.0):
-        rows = trained(data, replace(small_config, cloning_coefficient=0.1, cloning_rate=rate))[1]
+        rows = trained(data, replace(free, cloning_rate=rate))[1]
         lost.append(-np.mean([row["log_ratio_safe"] for row in rows[-200:]]))
     assert lost[0] > 0 and lost[1] < lost[0] / 2
+
+
+def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config):
+    learner = PreSa(data, small_config, 0)
+    for step in range(601):
+        learner.update(step)
+    batch, *_ = learner._batches.draw(1)
+    reckless = np.repeat(np.arange(60) % 3 == 0, 40)  # the posteriors leave no doubt
+    with torch.no_grad():
+        own, reference = (policy(data.observations[batch[-16:]]) for policy in (learner.policy, learner._reference))
+        apart = learner._reference(data.observations) - learner._clone(data.observations)
+    row = learner.update(601)[1]
+    # Squared differences over twice the squared width, 2 * 0.3^2 = 0.18.
+    assert row["departure"] == pytest.approx(float((own - reference).square().mean()) / 0.18, rel=1e-3)
+    expected = float(apart[reckless].square().mean()) / 0.18
+    assert row["departure_of_reference"] == pytest.approx(expected, rel=0.05)
+
+
+def test_the_steps_of_the_unsafe_half_are_as_likely_as_they_are_drawn(data, small_config):
+    batches = PreSa(data, small_config, 0)._batches
+    drawn = np.concatenate([batches.draw(step)[0][-16:].ravel() for step in range(1000)])
+    expected = batches.unsafe_steps()
+    assert expected.sum() == pytest.approx(1)
+    # Episodes 0, 3, ...: 64,000 draws; four standard deviations of the rarest's count.
+    shares = np.bincount(drawn // 40, minlength=60) / len(drawn)
+    of_episode = expected.reshape(60, 40).sum(1)
+    assert np.abs(shares - of_episode).max() < 4 * (of_episode.max() * 16 / len(drawn)) ** 0.5
+
+
+def test_the_multiplier_of_departures_rises_with_what_is_beyond_and_falls_with_what_is_left(data, small_config):
+    config = replace(small_config, violation_averaging=0.0, departure_rate=2.0, departure_max=3.0)
+    rows = trained(data, config)[1][600:]
+    for now, then in pairwise(rows):
+        risen = now["departure_multiplier"] + 2 * (now["departure"] - now["departure_of_reference"])
+        assert then["departure_multiplier"] == pytest.approx(min(max(risen, 0.0), 3.0), abs=1e-6)
+    assert max(row["departure_multiplier"] for row in rows) > 0
+
+
+def test_where_labels_have_taught_the_reference_nothing_the_policy_stays_by_it(trajectories, feedback, small_config):
+    # Reckless episodes have a state of their own, where no label says what to do instead.
+    reckless = np.repeat(np.arange(60) % 3 == 0, np.diff(trajectories.starts))
+    alone = replace(
+        trajectories,
+        observations=np.stack([np.where(reckless, 0, trajectories.observations[:, 0]), reckless], axis=1),
+        final_observations=np.ones((60, 2)),
+        actions=np.where(reckless[:, None], 0.5, trajectories.actions),
+    )
+    data = learning_data(alone, feedback, np.array([-1.0]), np.array([1.0]))
+    there, moved = data.observations[np.flatnonzero(reckless)[:1]], {}
+    for threshold in (0.0, 0.05, 0.5):  # the reference departs by 0.09 nats
+        learner, rows = trained(data, replace(small_config, learning_rate=3e-3, departure_threshold=threshold))
+        with torch.no_grad():
+            moved[threshold] = abs(float(learner.policy(there) - learner._reference(there)))
+    assert moved[0.5] < 0.2 < 0.3 < moved[0.0]
+    assert moved[0.05] == moved[0.0]
+    departed = np.mean([row["departure"] for row in rows[-100:]])
+    assert departed < 1.1 * rows[-1]["departure_of_reference"] < 0.11
+
+
+def test_a_bound_on_departures_needs_a_refined_reference():
+    for changed in ({"reference": "all"}, {"refining": CloningConfig(n_steps=0)}):
+        with pytest.raises(RecipeError, match=r"departure_threshold: 0\.2 needs a reference that is refined"):
+            PreSaConfig(**changed)
+        PreSaConfig(departure_threshold=0.0, **changed)
 
 
 def test_pairs_of_two_safe_segments_do_not_work_against_the_constraint(data, small_config):
@@ -157,7 +223,7 @@ def test_presa_learns_it_from_labels_of_which_a_tenth_is_flipped(noisy_data, sma
 
 
 def test_without_its_constraint_the_preferred_action_is_the_reckless_one(data, small_config):
-    bound = replace(small_config, reference="all", pairs="all")
+    bound = replace(small_config, reference="all", pairs="all", departure_threshold=0.0)
     free = replace(bound, multiplier_initial=0.0, multiplier_rate=0.0)
     assert learnt_gain(trained(data, free)[0]) > learnt_gain(trained(data, bound)[0]) + 0.05
 
@@ -260,6 +326,9 @@ def test_feedback_of_one_class_is_refused(data, small_config):
         ({"violation_averaging": 1.0}, "violation_averaging: expected a number below 1"),
         ({"multiplier_rate": -1.0}, "multiplier_rate: expected a number >= 0"),
         ({"cloning_rate": -1.0}, "cloning_rate: expected a number >= 0"),
+        ({"departure_threshold": -1.0}, "departure_threshold: expected a number >= 0"),
+        ({"departure_max": 0.0}, "departure_max: expected a number above 0"),
+        ({"departure_rate": -1.0}, "departure_rate: expected a number >= 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused(values, message):
