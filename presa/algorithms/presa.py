@@ -257,14 +257,11 @@ class PreSa:
         total = lagrangian(preference, constraint, multiplier, config.threshold)
         cloning_weight = config.cloning_coefficient + self._hold.value
         safe_log_likelihood = log_likelihoods[in_safe].mean()
+        departure = self.policy.divergence(own[-n_half:], self._reference_actions[rows[-n_half:]]).mean()
+        tether = self._tether.value
         # A step of the same length whatever the multipliers.
-        loss, weight = total / (1 + multiplier) - cloning_weight * safe_log_likelihood, 1 + cloning_weight
-        departures: dict[str, float] = {}
-        if self._clone is not None:
-            departure = self.policy.divergence(own[-n_half:], self._reference_actions[rows[-n_half:]]).mean()
-            loss, weight = loss + self._tether.value * departure, weight + self._tether.value
-            departures = {"departure": float(departure.detach()), "departure_multiplier": self._tether.value}
-        loss = loss / weight
+        loss = total / (1 + multiplier) - cloning_weight * safe_log_likelihood + tether * departure
+        loss = loss / (1 + cloning_weight + tether)
 
         set_learning_rate(self._optimizer, config, step)
         self._optimizer.zero_grad()
@@ -275,7 +272,7 @@ class PreSa:
         safe_log_ratio = float(log_ratios[in_safe].detach().mean())
         self._hold.update(-safe_log_ratio)
         if self._reference_departure < config.departure_threshold:
-            self._tether.update(departures["departure"] - self._reference_departure)
+            self._tether.update(float(departure.detach()) - self._reference_departure)
 
         with torch.no_grad():
             decided = labels != 0.5
@@ -290,8 +287,9 @@ class PreSa:
                 "constraint_met": float(value >= config.threshold),
                 "multiplier": multiplier,
                 "cloning_weight": cloning_weight,
+                "departure": float(departure.detach()),
                 "departure_of_reference": self._reference_departure,
-                **departures,
+                "departure_multiplier": tether,
                 "preference_accuracy": float(correct[decided].float().mean()),
                 "preference_accuracy_safe": float(correct[decided & both_safe].float().mean()),
                 "utility_safe": float(safe.mean()),
