@@ -102,14 +102,12 @@ class GaussianPolicy(nn.Module):
     def own_and_log_prob(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """The policy's own actions, (..., A), and the log-density of given ones, (...,), from one pass."""
         constant = self.action_dim * math.log(self.std * math.sqrt(2 * math.pi))
-        scale = -0.5 / self.std**2
         if self.n_components == 1:
             own = self(observations)
-            return own, (actions - own).square().sum(-1) * scale - constant
+            return own, -self.divergence(actions, own) - constant
         means, logits = self._components(observations)
-        squared_error = (actions.unsqueeze(-2) - means).square().sum(-1)
-        log_density = torch.logsumexp(torch.log_softmax(logits, -1) + squared_error * scale, -1) - constant
-        return self._likeliest(means, logits), log_density
+        log_densities = torch.log_softmax(logits, -1) - self.divergence(actions.unsqueeze(-2), means)
+        return self._likeliest(means, logits), torch.logsumexp(log_densities, -1) - constant
 
     def divergence(self, first: Tensor, second: Tensor) -> Tensor:
         """Of two Gaussians of the policy's width around these actions, (..., A), from each other, nats, (...,)."""

@@ -271,8 +271,9 @@ class PreSa:
         self._multiplier.update(config.threshold - value)
         safe_log_ratio = float(log_ratios[in_safe].detach().mean())
         self._hold.update(-safe_log_ratio)
+        departed = float(departure.detach())
         if self._reference_departure < config.departure_threshold:
-            self._tether.update(float(departure.detach()) - self._reference_departure)
+            self._tether.update(departed - self._reference_departure)
 
         with torch.no_grad():
             decided = labels != 0.5
@@ -287,7 +288,7 @@ class PreSa:
                 "constraint_met": float(value >= config.threshold),
                 "multiplier": multiplier,
                 "cloning_weight": cloning_weight,
-                "departure": float(departure.detach()),
+                "departure": departed,
                 "departure_of_reference": self._reference_departure,
                 "departure_multiplier": tether,
                 "preference_accuracy": float(correct[decided].float().mean()),
