@@ -214,7 +214,7 @@ class PreSa:
             *shared, _reference_weights(data, config, self.beliefs), config.refining, seed, "weighted"
         )
         self._batches = _Batches(data, config, self.beliefs, seed)
-        self._clone: GaussianPolicy | None = None  # of every step alike; kept where departures may be bounded
+        self._clone: GaussianPolicy | None = None  # of every step alike; kept until the reference's departure is known
         self._reference: GaussianPolicy | None = None
         self._reference_log_probs = torch.empty(0)
         self._reference_actions = torch.empty(0)  # its own, (n_steps, A)
@@ -231,14 +231,14 @@ class PreSa:
         if step < self._n_cloning:
             loss = self._cloning.update(step)
             return "cloning", {"loss": loss, "log_likelihood": -loss}
-        if self._clone is None and self._config.departure_threshold > 0:
+        if step == self._n_cloning and self._config.departure_threshold > 0:
             self._clone = copy.deepcopy(self.policy).requires_grad_(False)
         if step < self._n_reference:
             loss = self._refining.update(step - self._n_cloning)
             return "refining", {"loss": loss, "log_likelihood": -loss}
         if self._reference is None:
             self._freeze_reference(copy.deepcopy(self.policy))
-            self._optimizer = adam(self.policy, self._config.learning_rate)
+            self._measure_departure()
         return "presa", self._update_constrained(step - self._n_reference)
 
     def _update_constrained(self, step: int) -> dict[str, float]:
@@ -313,9 +313,15 @@ class PreSa:
         self._reference = reference.requires_grad_(False)
         steps = self._data.observations, self._data.actions
         self._reference_actions, self._reference_log_probs = own_and_log_probs(reference, *steps)
-        if self._clone is not None:
-            departures = reference.divergence(self._reference_actions, own_and_log_probs(self._clone, *steps)[0])
-            self._reference_departure = float(departures.double().cpu().numpy() @ self._batches.unsafe_steps())
+        self._optimizer = adam(self.policy, self._config.learning_rate)
+
+    def _measure_departure(self) -> None:
+        if self._clone is None:
+            return
+        cloned, _ = own_and_log_probs(self._clone, self._data.observations, self._data.actions)
+        departures = self.policy.divergence(self._reference_actions, cloned).double().cpu().numpy()
+        self._reference_departure = float(departures @ self._batches.unsafe_steps())
+        self._clone = None
 
     def _warn(self, step: int, safe_log_ratio: float) -> None:
         self._multiplier.warn_at_cap()
@@ -331,6 +337,8 @@ class PreSa:
         state["constraint"] = torch.tensor([self._centre, *self._multiplier.state()], dtype=torch.float64)
         state["hold"] = torch.tensor(self._hold.state(), dtype=torch.float64)
         state["tether"] = torch.tensor(self._tether.state(), dtype=torch.float64)
+        if math.isfinite(self._reference_departure):
+            state["departure"] = torch.tensor(self._reference_departure, dtype=torch.float64)
         for prefix, policy in (("clone", self._clone), ("reference", self._reference)):
             if policy is not None:
                 state |= {f"{prefix}.{name}": value for name, value in policy.state_dict().items()}
@@ -341,12 +349,12 @@ class PreSa:
         reference = self._saved_policy(state, "reference.")
         if reference is not None:
             self._freeze_reference(reference)
-            self._optimizer = adam(self.policy, self._config.learning_rate)
         load_training_tensors(state, self.policy, self._optimizer)
         self._centre, *multiplier = state["constraint"].tolist()
         self._multiplier.load_state(tuple(multiplier))
         self._hold.load_state(tuple(state["hold"].tolist()))
         self._tether.load_state(tuple(state["tether"].tolist()))
+        self._reference_departure = float(state.get("departure", math.inf))
 
     def _saved_policy(self, state: dict[str, Tensor], prefix: str) -> GaussianPolicy | None:
         tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

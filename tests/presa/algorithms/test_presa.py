@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -150,12 +151,14 @@ def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
 def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config):
     learner = PreSa(data, small_config, 0)
     for step in range(601):
+        if step == small_config.cloning.n_steps:
+            clone = copy.deepcopy(learner.policy)
         learner.update(step)
     batch, *_ = learner._batches.draw(1)
     reckless = np.repeat(np.arange(60) % 3 == 0, 40)  # the posteriors leave no doubt
     with torch.no_grad():
         own, reference = (policy(data.observations[batch[-16:]]) for policy in (learner.policy, learner._reference))
-        apart = learner._reference(data.observations) - learner._clone(data.observations)
+        apart = learner._reference(data.observations) - clone(data.observations)
     row = learner.update(601)[1]
     # Squared differences over twice the squared width, 2 * 0.3^2 = 0.18.
     assert row["departure"] == pytest.approx(float((own - reference).square().mean()) / 0.18, rel=1e-3)
