@@ -10,7 +10,7 @@ import json
 import time
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -37,6 +37,7 @@ SHIPPED = Path(__file__).parent / "benchmarks"
 RESULTS_FILE = "results.parquet"
 TIMES_FILE = "benchmark.json"  # in a run's folder
 FACTORS = ("noise", "n_pairs", "segment_length", "unsafe_share")  # of the feedback
+NOTHING_SPENT = {"train_seconds": 0.0, "evaluate_seconds": 0.0}  # by a run that serves other feedback too
 RUN_COLUMNS = ("dataset_id", "method", "preset", "seed", *FACTORS, "config")  # of the results: what tells runs apart
 
 Progress = Callable[[int, int], None]  # jobs done, of how many
@@ -205,7 +206,8 @@ def run_benchmark(
     *,
     workers: int = 1,
     ray: str | None = None,
-    known: Path | None = None,
+    known: Sequence[Path] = (),
+    gather: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Path:
     """Collect, label, train and evaluate what is not there yet, then write the results, also when interrupted.
@@ -215,7 +217,9 @@ def run_benchmark(
         out: the benchmark's folder; one that is there is gone on with.
         workers: processes, each with one thread and one run at a time.
         ray: address of a Ray cluster that runs it instead; its nodes share the folder.
-        known: results of some of these runs from elsewhere; they are taken as they are, and not run again.
+        known: results of some of these runs from elsewhere; they are taken as they are, and not run again. Of several
+            files that hold a run, the first counts.
+        gather: only write the results of what is known and of what is done in the folder; run nothing.
         progress: called with the name of a stage; returns what is called with jobs done and in all.
 
     Returns:
@@ -225,7 +229,7 @@ def run_benchmark(
         RecipeError: no such dataset recipe.
         StoreError: the folder is of another recipe or cannot be written, no cluster answers, or the known results
             cannot be read or are of other data.
-        DataError: some runs failed; the results hold all others.
+        DataError: some runs failed, and the results hold all others; or there is nothing to gather.
     """
     _require_pyarrow()
     data = {task: _data_recipe(recipe, task) for task in recipe.tasks}
@@ -235,8 +239,14 @@ def run_benchmark(
     report = progress or (lambda stage: lambda done, total: None)
     with locked(out):
         _claim(out, recipe)
-        rows = _known_rows(known, recipe, data) if known else {}
+        rows = _known_rows(known, recipe, data)
         cells = [cell for cell in recipe.cells() if cell not in rows]
+        if gather:
+            rows |= _done_rows(out, recipe, cells)
+            if not rows:
+                raise DataError(f"{out}: nothing to gather, no run of the recipe is done here or in what is known")
+            _require_same_data(rows, {})
+            return _write_results(out, recipe, rows)
         paths = {task: out / "datasets" / data[task].dataset_id for task in dict.fromkeys(cell.task for cell in cells)}
         for task in paths:
             collect(
@@ -247,7 +257,7 @@ def run_benchmark(
                 root=out / "datasets",
                 progress=report(f"collect {task}"),
             )
-        _require_same_data(rows, paths)
+        _require_same_data(rows, {task: dataset_info(path).fingerprint for task, path in paths.items()})
         stores = {(cell.task, cell.feedback): cell for cell in cells}.values()
         unlabelled = [
             (paths[cell.task], cell) for cell in stores if not feedback_path(paths[cell.task], cell.feedback).is_dir()
@@ -260,8 +270,7 @@ def run_benchmark(
         try:
             failed = [failure for failure in _call(_run, todo, workers, ray, report("train and evaluate")) if failure]
         finally:
-            done = [cell for cell in cells if _is_done(out, recipe, recipe.trained(cell))]
-            rows |= {cell: list(_rows(out, cell, recipe.trained(cell))) for cell in done}
+            rows |= _done_rows(out, recipe, cells)
             results = _write_results(out, recipe, rows)
     if failed:
         raise DataError(f"{len(failed)} of {len(todo)} runs failed, the others are in {results}; first: {failed[0]}")
@@ -370,37 +379,52 @@ def _is_done(out: Path, recipe: BenchmarkRecipe, cell: Cell) -> bool:
     return done and not _is_stale(run, recipe, cell)
 
 
-def _known_rows(known: Path, recipe: BenchmarkRecipe, data: Mapping[str, Recipe]) -> dict[Cell, list[dict[str, Any]]]:
-    """Those runs of a results file that are this recipe's, each episode a row."""
-    about, rows = read_table(known)
-    if about["n_episodes"] != recipe.n_episodes:
-        raise StoreError(
-            f"{known}: its datasets are cut to {about['n_episodes']} episodes (0: not at all), this recipe's to "
-            f"{recipe.n_episodes}"
-        )
-    runs: dict[tuple, list[dict[str, Any]]] = {}
-    for row in rows:
-        runs.setdefault(tuple(row[name] for name in RUN_COLUMNS), []).append(row)
-    found = {}
+def _known_rows(
+    files: Iterable[Path], recipe: BenchmarkRecipe, data: Mapping[str, Recipe]
+) -> dict[Cell, list[dict[str, Any]]]:
+    """Those runs of results files that are this recipe's, each episode a row."""
+    found: dict[Cell, list[dict[str, Any]]] = {}
+    for known in files:
+        about, rows = read_table(known)
+        if about["n_episodes"] != recipe.n_episodes:
+            raise StoreError(
+                f"{known}: its datasets are cut to {about['n_episodes']} episodes (0: not at all), this recipe's to "
+                f"{recipe.n_episodes}"
+            )
+        runs: dict[tuple, list[dict[str, Any]]] = {}
+        for row in rows:
+            runs.setdefault(tuple(row[name] for name in RUN_COLUMNS), []).append(row)
+        for cell in recipe.cells():
+            entry, (preset, config) = data[cell.task], recipe.resolved(cell.method)
+            method = method_name(cell.method.partition(":")[0])
+            key = (entry.dataset_id, method, preset, cell.seed, *(getattr(cell, factor) for factor in FACTORS), config)
+            evaluated = _evaluated(recipe, get_task(entry.task))
+            run = runs.get(key, [])
+            if run and (len(run), run[0]["stratified"]) == evaluated:
+                found.setdefault(cell, run)
     for cell in recipe.cells():
-        entry, (preset, config) = data[cell.task], recipe.resolved(cell.method)
-        method = method_name(cell.method.partition(":")[0])
-        key = (entry.dataset_id, method, preset, cell.seed, *(getattr(cell, factor) for factor in FACTORS), config)
-        evaluated = _evaluated(recipe, get_task(entry.task))
-        run = runs.get(key, [])
-        if run and (len(run), run[0]["stratified"]) == evaluated:
-            found[cell] = run
+        run = found.get(recipe.trained(cell), [])
+        factors = {name: getattr(cell, name) for name in FACTORS}
+        if run:
+            found.setdefault(cell, [row | factors | NOTHING_SPENT for row in run])
     return found
 
 
-def _require_same_data(rows: Mapping[Cell, list[dict[str, Any]]], paths: Mapping[str, Path]) -> None:
-    fingerprints = {task: dataset_info(path).fingerprint for task, path in paths.items()}
+def _done_rows(out: Path, recipe: BenchmarkRecipe, cells: Iterable[Cell]) -> dict[Cell, list[dict[str, Any]]]:
+    """The runs of the folder that are done, each episode a row."""
+    done = [cell for cell in cells if _is_done(out, recipe, recipe.trained(cell))]
+    return {cell: list(_rows(out, cell, recipe.trained(cell))) for cell in done}
+
+
+def _require_same_data(rows: Mapping[Cell, list[dict[str, Any]]], fingerprints: Mapping[str, str]) -> None:
+    """All runs of a task are of one dataset, that of this machine if it is here."""
+    seen = dict(fingerprints)
     for cell, episodes in rows.items():
         fingerprint = episodes[0]["dataset_fingerprint"]
-        if fingerprints.get(cell.task, fingerprint) != fingerprint:
+        if seen.setdefault(cell.task, fingerprint) != fingerprint:
             raise StoreError(
-                f"the known results are of another {cell.task} (fingerprint {fingerprint[:8]}, here "
-                f"{fingerprints[cell.task][:8]}); run them anew"
+                f"the known results are of another {cell.task} (fingerprint {fingerprint[:8]}, not "
+                f"{seen[cell.task][:8]} as others or the one here); run them anew"
             )
 
 
@@ -443,9 +467,7 @@ def _rows(out: Path, cell: Cell, trained: Cell) -> Iterator[dict[str, Any]]:
     """A row for each episode; what holds of the whole run is repeated, and costs nothing in the file."""
     run = trained.folder(out)
     provenance, evaluation = read_provenance(run), read_evaluation(run)
-    times = json.loads((run / TIMES_FILE).read_text())
-    if trained != cell:
-        times = dict.fromkeys(times, 0.0)  # spent once
+    times = json.loads((run / TIMES_FILE).read_text()) if trained == cell else NOTHING_SPENT
     config = (run / "config.toml").read_text()
     about = {**asdict(cell), "task": provenance["task"], "method": provenance["method"], "preset": provenance["preset"]}
     about |= {name: provenance[name] for name in ("cost_limit", "return_min", "return_max", "dataset_id")}

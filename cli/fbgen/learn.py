@@ -192,13 +192,16 @@ def benchmark(
         str | None, typer.Option(metavar="HOST:PORT", help="Instead: a Ray cluster whose nodes share the folder.")
     ] = None,
     known: Annotated[
-        Path | None, typer.Option(metavar="RESULTS", help="Results from elsewhere: runs that are not run again.")
+        list[Path] | None,
+        typer.Option(metavar="RESULTS", help="Results from elsewhere: runs that are not run again; repeat."),
     ] = None,
+    gather: Annotated[bool, typer.Option("--gather", help="Run nothing; write the results of what is done.")] = False,
     show_progress: ShowProgress = None,
 ) -> None:
     """Run tasks x methods x seeds x kinds of feedback: collect, label, train and evaluate.
 
     The same command goes on with what was interrupted, and leaves alone what is done. Ctrl-C writes the results so far.
+    Parts that several machines ran become one: `fbgen benchmark RECIPE --known a.parquet --known b.parquet --gather`.
 
     fbgen benchmark quick --workers 2
     """
@@ -218,7 +221,9 @@ def benchmark(
 
         chosen = load_benchmark(recipe)
         folder = out or Path(f"benchmark-{Path(recipe).stem}")
-        results = run_benchmark(chosen, folder, workers=workers, ray=ray, known=known, progress=stage)
+        results = run_benchmark(
+            chosen, folder, workers=workers, ray=ray, known=known or (), gather=gather, progress=stage
+        )
     print(results)
 
 

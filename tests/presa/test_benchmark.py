@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from feedbackgen.errors import RecipeError, StoreError
+from feedbackgen.errors import DataError, RecipeError, StoreError
 from presa.benchmark import BenchmarkRecipe, _write_results, load_benchmark, read_table, run_benchmark
 
 TINY = BenchmarkRecipe(
@@ -147,21 +147,54 @@ def test_runs_known_from_elsewhere_are_taken_as_they_are_and_data_must_agree(tmp
     run = tmp_path / "there/runs/SafetyPointCircle1-mixed/noise0-pairs40-length16-unsafe0-seed3"
     assert not run.exists()
     # With all known, no dataset is needed; other settings make other runs.
-    run_benchmark(recipe, tmp_path / "all", known=known)
+    run_benchmark(recipe, tmp_path / "all", known=[known])
     assert not (tmp_path / "all/datasets").exists()
     longer = replace(recipe, settings={**recipe.settings, "bc": {"cloning.n_steps": 21}})
-    run_benchmark(longer, tmp_path / "longer", known=known)
+    run_benchmark(longer, tmp_path / "longer", known=[known])
     assert {path.name for path in (tmp_path / "longer").glob("runs/*/*/*")} == {"bc"}
 
     with pytest.raises(StoreError, match=r"its datasets are cut to 11 episodes .*, this recipe's to 12"):
-        run_benchmark(replace(recipe, n_episodes=12), tmp_path / "twelve", known=known)
+        run_benchmark(replace(recipe, n_episodes=12), tmp_path / "twelve", known=[known])
     table = parquet.read_table(known)
     other = [{**row, "dataset_fingerprint": "0" * 64} for row in rows]
     parquet.write_table(
         type(table).from_pylist(other).replace_schema_metadata(table.schema.metadata), tmp_path / "other.parquet"
     )
-    with pytest.raises(StoreError, match=r"of another SafetyPointCircle1-mixed .fingerprint 00000000, here "):
-        run_benchmark(wider, tmp_path / "data", known=tmp_path / "other.parquet")
+    with pytest.raises(StoreError, match=r"of another SafetyPointCircle1-mixed .fingerprint 00000000, not "):
+        run_benchmark(wider, tmp_path / "data", known=[tmp_path / "other.parquet"])
+
+
+@pytest.mark.simulator
+def test_parts_that_machines_have_run_are_gathered_without_a_run(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT.replace("seeds = [3]", "seeds = [2, 3]"))
+    whole = load_benchmark(tmp_path / "tiny.toml")
+    with pytest.raises(DataError, match="nothing to gather, no run of the recipe is done here or in what is known"):
+        run_benchmark(whole, tmp_path / "whole", gather=True)
+    first, second = (run_benchmark(replace(whole, seeds=(seed,)), tmp_path / f"{seed}") for seed in (2, 3))
+    known = ["--known", "2/results.parquet", "--known", "3/results.parquet"]
+    subprocess.run([*FBGEN, "benchmark", "tiny.toml", "--out", "whole", *known, "--gather"], cwd=tmp_path, check=True)
+    assert parquet.read_table(tmp_path / "whole/results.parquet").to_pylist() == [
+        row for part in (first, second) for row in parquet.read_table(part).to_pylist()
+    ]
+    assert not (tmp_path / "whole/datasets").exists()
+
+    # What is missing is left out and can be told; what the folder holds is there.
+    wider = replace(whole, seeds=(2, 3, 4))
+    run_benchmark(wider, tmp_path / "wider", known=[second], gather=True)
+    assert [(read_table(tmp_path / "wider/results.parquet")[0][name]) for name in ("n_runs", "n_done")] == [6, 2]
+    gathered = run_benchmark(replace(whole, seeds=(2,)), tmp_path / "2", gather=True)
+    assert parquet.read_table(gathered).num_rows == 2
+
+    # Of a run in two files the first counts; files of two datasets have nothing to say to each other.
+    table = parquet.read_table(second)
+    for name, change in {"later": {"return": -1.0}, "other": {"dataset_fingerprint": "0" * 64}}.items():
+        rows = [{**row, **change} for row in table.to_pylist()]
+        changed = type(table).from_pylist(rows).replace_schema_metadata(table.schema.metadata)
+        parquet.write_table(changed, tmp_path / f"{name}.parquet")
+    results = run_benchmark(whole, tmp_path / "whole", known=[second, tmp_path / "later.parquet"], gather=True)
+    assert min(row["return"] for row in parquet.read_table(results).to_pylist()) > -1.0
+    with pytest.raises(StoreError, match=r"of another SafetyPointCircle1-mixed .fingerprint 00000000, not "):
+        run_benchmark(whole, tmp_path / "two", known=[first, tmp_path / "other.parquet"], gather=True)
 
 
 @pytest.mark.simulator
@@ -175,6 +208,11 @@ def test_a_method_that_reads_no_labels_is_trained_once_for_all_of_them(tmp_path)
     assert len(list((tmp_path / "out").glob("runs/*/*/bc"))) == 1
     assert len(list((tmp_path / "out").glob("runs/*/*/bc-safe"))) == 2
     assert rows[0]["return"] == rows[2]["return"] and rows[0]["train_seconds"] > rows[2]["train_seconds"] == 0
+
+    # Nor is it trained again where it is known from elsewhere.
+    part = run_benchmark(replace(recipe, noises=(0.0,)), tmp_path / "part", known=[tmp_path / "out/results.parquet"])
+    again = parquet.read_table(run_benchmark(recipe, tmp_path / "again", known=[part], gather=True)).to_pylist()
+    assert again == rows[:3]
 
 
 @pytest.mark.simulator
