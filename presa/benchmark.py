@@ -383,6 +383,7 @@ def _known_rows(
     files: Iterable[Path], recipe: BenchmarkRecipe, data: Mapping[str, Recipe]
 ) -> dict[Cell, list[dict[str, Any]]]:
     """Those runs of results files that are this recipe's, each episode a row."""
+    wanted = [(cell, _run_key(recipe, cell, data[cell.task])) for cell in recipe.cells()]
     found: dict[Cell, list[dict[str, Any]]] = {}
     for known in files:
         about, rows = read_table(known)
@@ -394,20 +395,23 @@ def _known_rows(
         runs: dict[tuple, list[dict[str, Any]]] = {}
         for row in rows:
             runs.setdefault(tuple(row[name] for name in RUN_COLUMNS), []).append(row)
-        for cell in recipe.cells():
-            entry, (preset, config) = data[cell.task], recipe.resolved(cell.method)
-            method = method_name(cell.method.partition(":")[0])
-            key = (entry.dataset_id, method, preset, cell.seed, *(getattr(cell, factor) for factor in FACTORS), config)
-            evaluated = _evaluated(recipe, get_task(entry.task))
+        for cell, key in wanted:
             run = runs.get(key, [])
-            if run and (len(run), run[0]["stratified"]) == evaluated:
+            if run and (len(run), run[0]["stratified"]) == _evaluated(recipe, get_task(data[cell.task].task)):
                 found.setdefault(cell, run)
-    for cell in recipe.cells():
-        run = found.get(recipe.trained(cell), [])
-        factors = {name: getattr(cell, name) for name in FACTORS}
-        if run:
-            found.setdefault(cell, [row | factors | NOTHING_SPENT for row in run])
+    for cell, _ in wanted:
+        trained = recipe.trained(cell)
+        if cell not in found and trained in found:
+            factors = {name: getattr(cell, name) for name in FACTORS}
+            found[cell] = [row | factors | NOTHING_SPENT for row in found[trained]]
     return found
+
+
+def _run_key(recipe: BenchmarkRecipe, cell: Cell, data: Recipe) -> tuple:
+    """What `RUN_COLUMNS` hold of a cell's run."""
+    preset, config = recipe.resolved(cell.method)
+    method = method_name(cell.method.partition(":")[0])
+    return data.dataset_id, method, preset, cell.seed, *(getattr(cell, factor) for factor in FACTORS), config
 
 
 def _done_rows(out: Path, recipe: BenchmarkRecipe, cells: Iterable[Cell]) -> dict[Cell, list[dict[str, Any]]]:
