@@ -1,9 +1,10 @@
-"""The policy being learnt: Gaussians of fixed width around a tanh network, in the action box scaled to [-1, 1]."""
+"""The policy being learnt: Gaussians of fixed width that a network places in the action box scaled to [-1, 1]."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class PolicyConfig:
 
     hidden_sizes: tuple[int, ...] = (256, 256)  # units of each hidden layer
     std: float = 0.3  # of every action dimension, in half widths of the action box [R]
-    n_components: int = 1  # Gaussians of the mixture; one cannot stand for "left or right, but not straight on"
+    n_components: int = 5  # Gaussians of the mixture; one cannot stand for "left or right, but not straight on"
     encoding_bins: int = 8  # parts of each observation's range that the network sees one by one; 0 shows it only whole
 
     def __post_init__(self):
@@ -38,7 +39,7 @@ class PolicyConfig:
             raise RecipeError(f"encoding_bins: expected a number >= 0, got {self.encoding_bins}")
 
 
-PLAIN = PolicyConfig(encoding_bins=0)  # what the papers that we compare with have
+PLAIN = PolicyConfig(n_components=1, encoding_bins=0)  # what the papers that we compare with have
 
 
 class PiecewiseLinearEncoding(nn.Module):
@@ -67,8 +68,15 @@ class PiecewiseLinearEncoding(nn.Module):
         return torch.cat([observations, parts.flatten(-2)], -1)
 
 
+class Components(NamedTuple):
+    """The Gaussians of a policy at some observations."""
+
+    means: Tensor  # (..., K, A)
+    logits: Tensor  # (..., K), of their weights; (..., 0) where there is but one
+
+
 class GaussianPolicy(nn.Module):
-    """Mean ``tanh(MLP(standardised observation))``; acts by its mean, a mixture by that of its likeliest component."""
+    """Means ``tanh(MLP(standardised observation))``; acts by the mean of the likeliest component."""
 
     def __init__(
         self,
@@ -91,48 +99,54 @@ class GaussianPolicy(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Actions in [-1, 1], (..., A)."""
-        if self.n_components == 1:
-            return torch.tanh(self.network(self.encoding(observations)))
-        return self._likeliest(*self._components(observations))
+        return self.own(self.components(observations))
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Log-density of actions, (...,); for a fixed width a scaled squared error and a constant."""
-        return self.own_and_log_prob(observations, actions)[1]
+        """Log-density of actions, (...,); of one Gaussian a scaled squared error and a constant."""
+        return self.log_density(self.components(observations), actions)
 
-    def own_and_log_prob(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The policy's own actions, (..., A), and the log-density of given ones, (...,), from one pass."""
+    def components(self, observations: Tensor) -> Components:
+        """What the network says of observations, (..., O)."""
+        outputs = self.network(self.encoding(observations))
+        n_placed = self.n_components * self.action_dim
+        means = torch.tanh(outputs[..., :n_placed]).unflatten(-1, (self.n_components, self.action_dim))
+        return Components(means, outputs[..., n_placed:])
+
+    def own(self, components: Components) -> Tensor:
+        """The mean of the likeliest, (..., A)."""
+        if self.n_components == 1:
+            return components.means.squeeze(-2)
+        likeliest = components.logits.argmax(-1)[..., None, None]
+        return components.means.gather(-2, likeliest.expand(*likeliest.shape[:-1], self.action_dim)).squeeze(-2)
+
+    def log_density(self, components: Components, actions: Tensor) -> Tensor:
+        """Of actions, (..., A), under all of them together, (...,)."""
+        exponents = (actions.unsqueeze(-2) - components.means).square().sum(-1) * (-0.5 / self.std**2)
         constant = self.action_dim * math.log(self.std * math.sqrt(2 * math.pi))
         if self.n_components == 1:
-            own = self(observations)
-            return own, -self.divergence(actions, own) - constant
-        means, logits = self._components(observations)
-        log_densities = torch.log_softmax(logits, -1) - self.divergence(actions.unsqueeze(-2), means)
-        return self._likeliest(means, logits), torch.logsumexp(log_densities, -1) - constant
+            return exponents.squeeze(-1) - constant
+        return torch.logsumexp(torch.log_softmax(components.logits, -1) + exponents, -1) - constant
 
-    def divergence(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two Gaussians of the policy's width around these actions, (..., A), from each other, nats, (...,)."""
-        return (first - second).square().sum(-1) * (0.5 / self.std**2)
 
-    def _likeliest(self, means: Tensor, logits: Tensor) -> Tensor:
-        likeliest = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, self.action_dim)
-        return means.gather(-2, likeliest).squeeze(-2)
+class KnownSteps(NamedTuple):
+    """What a policy says of every step of a dataset."""
 
-    def _components(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Means, (..., K, A), and the weights' logits, (..., K)."""
-        outputs = self.network(self.encoding(observations))
-        means, logits = outputs.split([self.n_components * self.action_dim, self.n_components], -1)
-        return torch.tanh(means).unflatten(-1, (self.n_components, self.action_dim)), logits
+    log_probs: Tensor  # (n_steps,), of what was done there
+    own: Tensor  # (n_steps, A), its own action
+    own_log_probs: Tensor  # (n_steps,), of its own action
 
 
 @torch.no_grad()
-def own_and_log_probs(
+def known_steps(
     policy: GaussianPolicy, observations: Tensor | MappedRows, actions: Tensor | MappedRows, chunk: int = 16384
-) -> tuple[Tensor, Tensor]:
-    """The policy's own action in every state of a dataset, (n_steps, A), and the log-density of what was done there,
-    (n_steps,), without gradient."""
-    parts = zip(observations.split(chunk), actions.split(chunk), strict=True)
-    own, log_densities = zip(*(policy.own_and_log_prob(*part) for part in parts), strict=True)
-    return torch.cat(own), torch.cat(log_densities)
+) -> KnownSteps:
+    """Log-densities of given actions and of the policy's own, without gradient."""
+    parts = []
+    for there, done in zip(observations.split(chunk), actions.split(chunk), strict=True):
+        components = policy.components(there)
+        own = policy.own(components)
+        parts.append((policy.log_density(components, done), own, policy.log_density(components, own)))
+    return KnownSteps(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def mlp(sizes: Sequence[int], seed: int) -> nn.Sequential:

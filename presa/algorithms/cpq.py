@@ -9,7 +9,7 @@ gradient) and is a mean over the actions outside the data alone, and an episode'
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,8 +35,10 @@ from presa.critics import (
     value_limit,
 )
 from presa.lagrange import Multiplier
-from presa.policy import GaussianPolicy, PolicyConfig
+from presa.policy import PLAIN, GaussianPolicy, PolicyConfig
 from presa.true_rewards import RewardedData
+
+_ONE_GAUSSIAN = PolicyConfig(n_components=1)  # the action of a mixture has no gradient in the weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class CPQConfig:
         RecipeError: a value is out of range.
     """
 
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    policy: PolicyConfig = _ONE_GAUSSIAN
     critic_sizes: tuple[int, ...] = (128, 128)  # units of each hidden layer, of both values
     vae_sizes: tuple[int, ...] = (128, 128)  # of its encoder and its decoder
     n_critics: int = 2  # of each value; the lowest counts
@@ -73,6 +75,8 @@ class CPQConfig:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+        if self.policy.n_components != 1:
+            raise RecipeError(f"policy.n_components: expected 1 for cpq, got {self.policy.n_components}")
         for name in ("divergence_weight", "penalty_rate", "penalty_max"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
@@ -84,7 +88,7 @@ class CPQConfig:
 PRESETS = {
     "default": CPQConfig(),
     "osrl": CPQConfig(
-        policy=PolicyConfig(hidden_sizes=(300, 300), encoding_bins=0),
+        policy=replace(PLAIN, hidden_sizes=(300, 300)),
         critic_sizes=(400, 400),
         vae_sizes=(400, 400),
         n_steps=100_000,

@@ -40,7 +40,7 @@ from presa.cloning import (
 )
 from presa.contrastive import preference_loss, preferred_mean
 from presa.lagrange import Multiplier
-from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, own_and_log_probs
+from presa.policy import PLAIN, Components, GaussianPolicy, KnownSteps, PolicyConfig, known_steps
 
 CHOICES = {
     "reference": ("all", "safe", "aggregated"),
@@ -100,8 +100,9 @@ class PreSaConfig:
     cloning_coefficient: float = 1.0  # the least weight
     cloning_rate: float = 5.0  # its rise per nat lost, per step of the environment, and update; 0 keeps it
     cloning_max: float = 100.0  # the most that it rises by
-    # Nats per step, in the states of the unsafe half. Where the reference has departed less than this from the clone of
-    # every step, the policy departs no further from the reference; 0 never bounds it.
+    # Nats per step, in the states of the unsafe half, by which one policy's own action is less likely under another.
+    # Where the reference has departed less than this from the clone of every step, the policy departs no further from
+    # the reference; 0 never bounds it.
     departure_threshold: float = 0.2
     departure_rate: float = 5.0  # rise of its multiplier per nat beyond, per step of the environment, and update
     departure_max: float = 100.0  # the multiplier's cap
@@ -194,6 +195,14 @@ def lagrangian(preference: Tensor, constraint: Tensor, multiplier: float, thresh
     return preference + multiplier * (threshold - constraint)
 
 
+def likelihood_lost(before: Tensor, after: Tensor) -> Tensor:
+    """Nats by which an action is less likely than before, 0 where it is likelier.
+
+    Of one Gaussian's own action, under another of its width, this is the divergence of the two.
+    """
+    return (before - after).clamp(min=0)
+
+
 class PreSa:
     """PreSa, one update at a time: first the reference, then the constrained problem."""
 
@@ -216,8 +225,7 @@ class PreSa:
         self._batches = _Batches(data, config, self.beliefs, seed)
         self._clone: GaussianPolicy | None = None  # of every step alike; kept until the reference's departure is known
         self._reference: GaussianPolicy | None = None
-        self._reference_log_probs = torch.empty(0)
-        self._reference_actions = torch.empty(0)  # its own, (n_steps, A)
+        self._known: KnownSteps | None = None  # to the reference
         self._reference_departure = math.inf  # from the clone in the states of the unsafe half, nats per step
         self._centre = 0.0
         self._multiplier = Multiplier(
@@ -244,8 +252,11 @@ class PreSa:
     def _update_constrained(self, step: int) -> dict[str, float]:
         config, data, n_half = self._config, self._data, self._config.n_safety_segments // 2
         rows, places, labels, both_safe = self._batches.draw(step)  # segments: first, second, safe, unsafe
-        own, log_likelihoods = self.policy.own_and_log_prob(gather(data.observations, rows), gather(data.actions, rows))
-        log_ratios = log_likelihoods - self._reference_log_probs[rows]
+        known = self._known
+        assert known is not None
+        components = self.policy.components(gather(data.observations, rows))
+        log_likelihoods = self.policy.log_density(components, gather(data.actions, rows))
+        log_ratios = log_likelihoods - known.log_probs[rows]
         utilities = utility(log_ratios, places, config)
         first, second, safe, unsafe = utilities.split([config.n_pairs, config.n_pairs, n_half, n_half])
         in_safe = slice(2 * config.n_pairs, -n_half)
@@ -257,7 +268,9 @@ class PreSa:
         total = lagrangian(preference, constraint, multiplier, config.threshold)
         cloning_weight = config.cloning_coefficient + self._hold.value
         safe_log_likelihood = log_likelihoods[in_safe].mean()
-        departure = self.policy.divergence(own[-n_half:], self._reference_actions[rows[-n_half:]]).mean()
+        unsafe_rows, unsafe_components = rows[-n_half:], Components(*(each[-n_half:] for each in components))
+        kept = self.policy.log_density(unsafe_components, known.own[unsafe_rows])
+        departure = likelihood_lost(known.own_log_probs[unsafe_rows], kept).mean()
         tether = self._tether.value
         # A step of the same length whatever the multipliers.
         loss = total / (1 + multiplier) - cloning_weight * safe_log_likelihood + tether * departure
@@ -311,15 +324,16 @@ class PreSa:
 
     def _freeze_reference(self, reference: GaussianPolicy) -> None:
         self._reference = reference.requires_grad_(False)
-        steps = self._data.observations, self._data.actions
-        self._reference_actions, self._reference_log_probs = own_and_log_probs(reference, *steps)
+        self._known = known_steps(reference, self._data.observations, self._data.actions)
         self._optimizer = adam(self.policy, self._config.learning_rate)
 
     def _measure_departure(self) -> None:
+        """By how much the reference makes the own actions of the clone less likely."""
         if self._clone is None:
             return
-        cloned, _ = own_and_log_probs(self._clone, self._data.observations, self._data.actions)
-        departures = self.policy.divergence(self._reference_actions, cloned).double().cpu().numpy()
+        cloned = known_steps(self._clone, self._data.observations, self._data.actions)
+        kept = known_steps(self.policy, self._data.observations, cloned.own).log_probs
+        departures = likelihood_lost(cloned.own_log_probs, kept).double().cpu().numpy()
         self._reference_departure = float(departures @ self._batches.unsafe_steps())
         self._clone = None
 

@@ -24,7 +24,7 @@ from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
 from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import BLOCK, Cloning, CloningConfig, adam, new_policy, set_learning_rate
-from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, own_and_log_probs
+from presa.policy import PLAIN, GaussianPolicy, PolicyConfig, known_steps
 
 _CLONING = CloningConfig(n_steps=5_000, learning_rate_final=1.0)
 
@@ -210,7 +210,7 @@ class TraC:
 
     def _freeze_reference(self, reference: GaussianPolicy) -> None:
         self._reference = reference.requires_grad_(False)
-        self._reference_log_probs = own_and_log_probs(reference, self._data.observations, self._data.actions)[1]
+        self._reference_log_probs = known_steps(reference, self._data.observations, self._data.actions).log_probs
 
     def state(self) -> dict[str, Tensor]:
         state = training_tensors(self.policy, self._optimizer)

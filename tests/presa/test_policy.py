@@ -1,12 +1,14 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from feedbackgen.errors import RecipeError
-from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, own_and_log_probs
+from presa.policy import GaussianPolicy, PiecewiseLinearEncoding, PolicyConfig, known_steps
 
-SMALL = PolicyConfig(hidden_sizes=(8,), encoding_bins=0)
+SMALL = PolicyConfig(hidden_sizes=(8,), n_components=1, encoding_bins=0)
+MIXTURE = replace(SMALL, n_components=4)
 
 
 def test_the_log_density_is_that_of_a_normal_distribution():
@@ -39,23 +41,18 @@ def test_making_a_policy_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_log_densities_in_chunks_equal_those_at_once():
-    policy = GaussianPolicy(3, 2, SMALL, seed=0)
+@pytest.mark.parametrize("config", [SMALL, MIXTURE])
+def test_what_is_known_of_steps_in_chunks_equals_what_is_at_once(config):
+    policy = GaussianPolicy(3, 2, config, seed=0)
     observations, actions = torch.randn(10, 3), torch.rand(10, 2)
-    own, log_densities = own_and_log_probs(policy, observations, actions, chunk=3)
-    torch.testing.assert_close(log_densities, policy.log_prob(observations, actions))
-    torch.testing.assert_close(own, policy(observations))
-
-
-def test_the_divergence_of_two_actions_worked_by_hand():
-    # (0.3^2 + 0.6^2) / (2 * 0.3^2) = 2.5
-    policy = GaussianPolicy(3, 2, SMALL, seed=0)
-    divergence = policy.divergence(torch.tensor([[0.1, 0.2]]), torch.tensor([[0.4, -0.4]]))
-    torch.testing.assert_close(divergence, torch.tensor([2.5]))
+    known = known_steps(policy, observations, actions, chunk=3)
+    torch.testing.assert_close(known.log_probs, policy.log_prob(observations, actions))
+    torch.testing.assert_close(known.own, policy(observations))
+    torch.testing.assert_close(known.own_log_probs, policy.log_prob(observations, policy(observations)))
 
 
 def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
-    policy = GaussianPolicy(3, 2, PolicyConfig(hidden_sizes=(8,), n_components=4, encoding_bins=0), seed=0)
+    policy = GaussianPolicy(3, 2, MIXTURE, seed=0)
     observations, actions = torch.randn(5, 3), torch.rand(5, 2)
     outputs = policy.network(observations)
     means, logits = torch.tanh(outputs[:, :8]).reshape(5, 4, 2), outputs[:, 8:]
@@ -66,7 +63,6 @@ def test_the_log_density_of_a_mixture_is_that_of_its_components_together():
     torch.testing.assert_close(policy.log_prob(observations, actions), mixture.log_prob(actions))
     expected = torch.stack([means[row, logits[row].argmax()] for row in range(5)])
     assert torch.equal(policy(observations), expected)
-    assert torch.equal(policy.own_and_log_prob(observations, actions)[0], expected)
 
 
 def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():
@@ -74,9 +70,7 @@ def test_a_mixture_learns_left_or_right_where_one_gaussian_goes_straight_on():
     actions = torch.where(torch.arange(256) < 160, 0.8, -0.8)[:, None]  # more right than left
     acted = {}
     for n_components in (1, 2):
-        policy = GaussianPolicy(
-            1, 1, PolicyConfig(hidden_sizes=(8,), n_components=n_components, encoding_bins=0), seed=0
-        )
+        policy = GaussianPolicy(1, 1, replace(SMALL, n_components=n_components), seed=0)
         optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
         for _ in range(400):
             optimizer.zero_grad()
@@ -105,7 +99,7 @@ def test_an_encoded_policy_learns_a_narrow_edge_that_the_plain_one_smears():
     errors = {}
     for bins in (0, 32):
         ranges = torch.tensor([-3.0]), torch.tensor([3.0])
-        policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(32,), encoding_bins=bins), 0, ranges)
+        policy = GaussianPolicy(1, 1, PolicyConfig(hidden_sizes=(32,), n_components=1, encoding_bins=bins), 0, ranges)
         optimizer = torch.optim.Adam(policy.parameters(), lr=0.01)
         for _ in range(300):
             optimizer.zero_grad()

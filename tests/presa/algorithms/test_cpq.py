@@ -10,7 +10,7 @@ from presa.algorithms.cpq import CPQ, PRESETS, CPQConfig, noisy_actions, permitt
 from presa.policy import PolicyConfig
 
 SMALL = CPQConfig(
-    policy=PolicyConfig(hidden_sizes=(16,), std=0.1),
+    policy=PolicyConfig(hidden_sizes=(16,), std=0.1, n_components=1),
     critic_sizes=(32, 32),
     vae_sizes=(16,),
     n_steps=1_200,
@@ -61,7 +61,7 @@ def test_the_penalty_raises_the_cost_value_outside_the_data(rewarded):
 
 
 def test_sampled_actions_stay_within_the_box_and_carry_the_gradient(rewarded):
-    policy = CPQ(rewarded, replace(SMALL, policy=PolicyConfig(hidden_sizes=(4,), std=2.0)), 0).policy
+    policy = CPQ(rewarded, replace(SMALL, policy=PolicyConfig(hidden_sizes=(4,), std=2.0, n_components=1)), 0).policy
     actions = noisy_actions(policy, rewarded.observations[:50], torch.Generator().manual_seed(0))
     assert actions.abs().max() == 1
     actions.sum().backward()
@@ -77,6 +77,7 @@ def test_the_preset_osrl_has_the_budget_of_osrl():
     ("values", "message"),
     [
         ({"n_critics": 0}, "n_critics: expected a number above 0, got 0"),
+        ({"policy": PolicyConfig()}, "policy.n_components: expected 1 for cpq, got 5"),
         ({"penalty_max": -1.0}, "penalty_max: expected a number >= 0, got -1.0"),
         ({"discount": 1.5}, "discount: expected above 0 to 1, got 1.5"),
     ],

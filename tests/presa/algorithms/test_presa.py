@@ -16,12 +16,14 @@ from presa.algorithms.presa import (
     PreSaConfig,
     constraint_value,
     lagrangian,
+    likelihood_lost,
     preference_loss,
     safety_value,
     utility,
 )
 from presa.batch import learning_data
 from presa.cloning import CloningConfig
+from presa.policy import GaussianPolicy, PolicyConfig
 
 UNCLIPPED = PreSaConfig(log_ratio_clip=math.inf)
 
@@ -148,22 +150,40 @@ def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
     assert lost[0] > 0 and lost[1] < lost[0] / 2
 
 
-def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config):
-    learner = PreSa(data, small_config, 0)
-    for step in range(601):
+@pytest.mark.parametrize(("n_components", "least"), [(1, 0.001), (5, 0.0)])  # five become but surer of their action
+def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config, n_components, least):
+    policy = replace(small_config.policy, n_components=n_components)
+    learner = PreSa(data, replace(small_config, policy=policy, learning_rate=0.01), 0)
+    for step in range(610):
         if step == small_config.cloning.n_steps:
             clone = copy.deepcopy(learner.policy)
         learner.update(step)
-    batch, *_ = learner._batches.draw(1)
-    reckless = np.repeat(np.arange(60) % 3 == 0, 40)  # the posteriors leave no doubt
+    batch, *_ = learner._batches.draw(10)
+    reckless = np.flatnonzero(np.repeat(np.arange(60) % 3 == 0, 40))  # the posteriors leave no doubt
     with torch.no_grad():
-        own, reference = (policy(data.observations[batch[-16:]]) for policy in (learner.policy, learner._reference))
-        apart = learner._reference(data.observations) - clone(data.observations)
-    row = learner.update(601)[1]
-    # Squared differences over twice the squared width, 2 * 0.3^2 = 0.18.
-    assert row["departure"] == pytest.approx(float((own - reference).square().mean()) / 0.18, rel=1e-3)
-    expected = float(apart[reckless].square().mean()) / 0.18
-    assert row["departure_of_reference"] == pytest.approx(expected, rel=0.05)
+        reference = learner._reference
+        expected = lost(reference, learner.policy, data.observations[batch[-16:]])
+        expected_of_reference = lost(clone, reference, data.observations[reckless])
+    row = learner.update(610)[1]
+    assert row["departure"] == pytest.approx(expected, rel=1e-3) and expected >= least
+    assert row["departure_of_reference"] == pytest.approx(expected_of_reference, rel=0.05)
+
+
+def lost(of, under, observations):
+    """Mean nats by which the actions of one policy are less likely under another than under itself, never below 0."""
+    own = of(observations)
+    return float((of.log_prob(observations, own) - under.log_prob(observations, own)).clamp(min=0).mean())
+
+
+def test_of_one_gaussian_the_likelihood_lost_is_the_divergence_of_its_actions():
+    policies = [
+        GaussianPolicy(1, 2, PolicyConfig(hidden_sizes=(4,), n_components=1, encoding_bins=0), i) for i in (0, 1)
+    ]
+    observations = torch.linspace(-1, 1, 7)[:, None]
+    own, other = (policy(observations) for policy in policies)
+    found = likelihood_lost(policies[0].log_prob(observations, own), policies[1].log_prob(observations, own))
+    torch.testing.assert_close(found, (own - other).square().sum(-1) / 0.18)  # twice the squared width, 2 * 0.3^2
+    assert likelihood_lost(torch.tensor(-2.0), torch.tensor(-1.5)) == 0  # likelier than before
 
 
 def test_the_steps_of_the_unsafe_half_are_as_likely_as_they_are_drawn(data, small_config):
@@ -181,7 +201,8 @@ def test_the_steps_of_the_unsafe_half_are_as_likely_as_they_are_drawn(data, smal
 
 
 def test_the_multiplier_of_departures_rises_with_what_is_beyond_and_falls_with_what_is_left(data, small_config):
-    config = replace(small_config, violation_averaging=0.0, departure_rate=2.0, departure_max=3.0)
+    policy = replace(small_config.policy, n_components=1)
+    config = replace(small_config, policy=policy, violation_averaging=0.0, departure_rate=2.0, departure_max=3.0)
     rows = trained(data, config)[1][600:]
     for now, then in pairwise(rows):
         risen = now["departure_multiplier"] + 2 * (now["departure"] - now["departure_of_reference"])
@@ -189,7 +210,10 @@ def test_the_multiplier_of_departures_rises_with_what_is_beyond_and_falls_with_w
     assert max(row["departure_multiplier"] for row in rows) > 0
 
 
-def test_where_labels_have_taught_the_reference_nothing_the_policy_stays_by_it(trajectories, feedback, small_config):
+@pytest.mark.parametrize(("n_components", "small"), [(1, 0.05), (5, 0.001)])  # the reference departs by 0.09 and 0.003
+def test_where_labels_have_taught_the_reference_nothing_the_policy_stays_by_it(
+    trajectories, feedback, small_config, n_components, small
+):
     # Reckless episodes have a state of their own, where no label says what to do instead.
     reckless = np.repeat(np.arange(60) % 3 == 0, np.diff(trajectories.starts))
     alone = replace(
@@ -200,12 +224,13 @@ def test_where_labels_have_taught_the_reference_nothing_the_policy_stays_by_it(t
     )
     data = learning_data(alone, feedback, np.array([-1.0]), np.array([1.0]))
     there, moved = data.observations[np.flatnonzero(reckless)[:1]], {}
-    for threshold in (0.0, 0.05, 0.5):  # the reference departs by 0.09 nats
-        learner, rows = trained(data, replace(small_config, learning_rate=3e-3, departure_threshold=threshold))
+    config = replace(small_config, policy=replace(small_config.policy, n_components=n_components), learning_rate=3e-3)
+    for threshold in (0.0, small, 0.5):
+        learner, rows = trained(data, replace(config, departure_threshold=threshold))
         with torch.no_grad():
             moved[threshold] = abs(float(learner.policy(there) - learner._reference(there)))
     assert moved[0.5] < 0.2 < 0.3 < moved[0.0]
-    assert moved[0.05] == moved[0.0]
+    assert moved[small] == moved[0.0]
     departed = np.mean([row["departure"] for row in rows[-100:]])
     assert departed < 1.1 * rows[-1]["departure_of_reference"] < 0.11
 

@@ -99,11 +99,12 @@ def test_only_desirable_episodes_are_drawn_as_desirable(data, config):
     assert set(data.segment_episodes[undesirable] % 3) == {0, 2}
 
 
-def test_the_classification_comes_to_tell_the_sides_apart(data, config):
-    learner = TraC(data, config, 0)
+# Of one Gaussian of fixed width only the mean can move: it tells good from bad episodes but not from reckless ones.
+@pytest.mark.parametrize(("n_components", "accuracy"), [(1, 0.75), (5, 1.0)])
+def test_the_classification_comes_to_tell_the_sides_apart(data, config, n_components, accuracy):
+    learner = TraC(data, replace(config, policy=replace(config.policy, n_components=n_components)), 0)
     rows = [learner.update(step)[1] for step in range(learner.n_steps)]
-    # Of fixed width, only the mean can move: it tells good from bad episodes but not from reckless ones, so 3/4.
-    assert np.mean([row["classification_accuracy"] for row in rows[-50:]]) == pytest.approx(0.75, abs=0.06)
+    assert np.mean([row["classification_accuracy"] for row in rows[-50:]]) == pytest.approx(accuracy, abs=0.06)
     assert np.mean([row["utility_desirable"] - row["utility_undesirable"] for row in rows[-50:]]) > 0
 
 
