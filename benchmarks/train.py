@@ -45,7 +45,8 @@ def products(n_rows: int, precision: str = "exact", device: str = "cpu"):
     task = get_task(TASK)
     network = PolicyConfig()
     n_inputs = task.observation_dim * (1 + network.encoding_bins)
-    sizes = list(pairwise([n_inputs, *network.hidden_sizes, task.action_dim]))
+    n_outputs = network.n_components * (task.action_dim + 1)
+    sizes = list(pairwise([n_inputs, *network.hidden_sizes, n_outputs]))
     with torch.device(device):
         inputs = [torch.rand(n_rows, n_inputs) for n_inputs, _ in sizes]
         outputs = [torch.empty(n_rows, n_outputs) for _, n_outputs in sizes]
