@@ -189,6 +189,10 @@ def _preface(results: Results) -> str:
         f"{results.n_episodes} episodes{circle}. Training and evaluation took {hours:.2f} hours of CPU time"
         + (f", without {n_unknown} runs that were interrupted." if n_unknown else "."),
     ]
+    of_method = {method: {run.seed for run in results.runs if run.method == method} for method in results.methods}
+    if any(own != set(seeds) for own in of_method.values()):
+        named = "; ".join(f"{method}: {', '.join(map(str, sorted(own)))}" for method, own in of_method.items())
+        lines.append(f"**Not every method ran by every seed**: {named}. What compares two is left out where theirs differ.")
     if len(tasks) < len(core.tasks) or len(test_seeds) < len(core.seeds):
         lines.append(
             f"**This is not the suite `core`** ({len(core.tasks)} tasks, seeds {', '.join(map(str, core.seeds))}), "
@@ -240,7 +244,7 @@ def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
             _with_interval(interquartile_mean, returns),
             _with_interval(interquartile_mean, costs),
         ]
-        if method == OURS or not _same_cells(ours[0], returns):
+        if method == OURS or not _same_cells(results, feedback, method):
             rows.append([*row, "", ""])
             continue
         probability = _with_interval(improvement_probability, ours[0], returns)
@@ -283,8 +287,12 @@ def _with_interval(statistic, *tables, paired: bool = False, form: str = ".2f") 
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _same_cells(one: dict[str, FloatArray], other: dict[str, FloatArray]) -> bool:
-    return {task: len(seeds) for task, seeds in one.items()} == {task: len(seeds) for task, seeds in other.items()}
+def _same_cells(results: Results, feedback: tuple[float, ...], method: str) -> bool:
+    cells = [
+        {(run.task, run.seed) for run in results.runs if (run.method, run.feedback) == (which, feedback)}
+        for which in (OURS, method)
+    ]
+    return cells[0] == cells[1]
 
 
 def _pictures(results: Results, folder: Path) -> list[tuple[str, str]]:

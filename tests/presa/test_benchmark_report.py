@@ -52,6 +52,7 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     page = write_report(results, tmp_path / "page/benchmark.md", latex=tmp_path / "tables.tex")
     text = page.read_text()
     assert "8 of 8 runs are done" in text and "8.00 hours of CPU time" in text
+    assert "Not every method" not in text
     assert "This is not the suite `core`" in text
     clean, noisy = text.split("## Noise 0.1")
     # safe: both of presa's seeds, one of bc's. Two cells leave nothing out: 0.7, and (0.9 + 0) / 2.
@@ -65,6 +66,15 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     assert "benchmark-noise.png" in pictures and len(pictures) == 5
     assert all(f"(images/{name})" in text for name in pictures)
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 4
+
+
+def test_methods_of_different_seeds_are_told_and_not_compared(results, tmp_path):
+    table = parquet.read_table(results)
+    rows = [row for row in table.to_pylist() if (row["method"], row["seed"]) in {("presa", 0), ("bc", 1)}]
+    parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(table.schema.metadata), results)
+    text = write_report(results, tmp_path / "benchmark.md").read_text()
+    assert "**Not every method ran by every seed**: presa: 0; bc: 1. " in text
+    assert "| bc | 1 | 0% | 0.00 | 0.40 | 4.00 |  |  |" in text
 
 
 def test_the_legend_names_a_method_that_the_first_task_lacks(results, tmp_path, monkeypatch):
