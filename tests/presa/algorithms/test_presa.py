@@ -150,22 +150,22 @@ def test_a_rising_weight_keeps_the_likelihood_of_safe_steps(data, small_config):
     assert lost[0] > 0 and lost[1] < lost[0] / 2
 
 
-@pytest.mark.parametrize(("n_components", "least"), [(1, 1e-4), (5, 0.0)])  # five become but surer of their action
-def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config, n_components, least):
-    policy = replace(small_config.policy, n_components=n_components)
-    learner = PreSa(data, replace(small_config, policy=policy, learning_rate=0.01), 0)
-    for step in range(610):
+@pytest.mark.parametrize("n_components", [1, 5])
+def test_departures_are_measured_where_the_unsafe_half_of_a_batch_is(data, small_config, n_components):
+    learner = PreSa(data, replace(small_config, policy=replace(small_config.policy, n_components=n_components)), 0)
+    for step in range(601):
         if step == small_config.cloning.n_steps:
             clone = copy.deepcopy(learner.policy)
         learner.update(step)
-    batch, *_ = learner._batches.draw(10)
+    batch, *_ = learner._batches.draw(1)
     reckless = np.flatnonzero(np.repeat(np.arange(60) % 3 == 0, 40))  # the posteriors leave no doubt
     with torch.no_grad():
-        reference = learner._reference
+        reference, last = learner._reference, learner.policy.network[-1]
+        last.bias += 0.5 * torch.randn(last.bias.shape, generator=torch.Generator().manual_seed(0))
         expected = lost(reference, learner.policy, data.observations[batch[-16:]])
         expected_of_reference = lost(clone, reference, data.observations[reckless])
-    row = learner.update(610)[1]
-    assert row["departure"] == pytest.approx(expected, rel=1e-3) and expected >= least
+    row = learner.update(601)[1]
+    assert row["departure"] == pytest.approx(expected, rel=1e-3) and expected > 0.01
     assert row["departure_of_reference"] == pytest.approx(expected_of_reference, rel=0.05)
 
 
