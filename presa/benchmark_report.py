@@ -192,7 +192,9 @@ def _preface(results: Results) -> str:
     of_method = {method: {run.seed for run in results.runs if run.method == method} for method in results.methods}
     if any(own != set(seeds) for own in of_method.values()):
         named = "; ".join(f"{method}: {', '.join(map(str, sorted(own)))}" for method, own in of_method.items())
-        lines.append(f"**Not every method ran by every seed**: {named}. What compares two is left out where theirs differ.")
+        lines.append(
+            f"**Not every method ran by every seed**: {named}. What compares two is left out where theirs differ."
+        )
     if len(tasks) < len(core.tasks) or len(test_seeds) < len(core.seeds):
         lines.append(
             f"**This is not the suite `core`** ({len(core.tasks)} tasks, seeds {', '.join(map(str, core.seeds))}), "
