@@ -34,6 +34,7 @@ from presa.methods import find_method, method_hash, method_name
 from presa.training import resolve_config, train
 
 SHIPPED = Path(__file__).parent / "benchmarks"
+STAMP_FILE = "recipe.json"  # the recipe that a folder is of
 RESULTS_FILE = "results.parquet"
 TIMES_FILE = "benchmark.json"  # in a run's folder
 FACTORS = ("noise", "n_pairs", "segment_length", "unsafe_share")  # of the feedback
@@ -210,7 +211,7 @@ def run_benchmark(
     gather: bool = False,
     progress: Callable[[str], Progress] | None = None,
 ) -> Path:
-    """Collect, label, train and evaluate what is not there yet, then write the results, also when interrupted.
+    """Collect, label, train and evaluate what is not there yet, then write the results, also if training is cut off.
 
     Args:
         recipe: what is run.
@@ -238,7 +239,7 @@ def run_benchmark(
     out = out.resolve()
     report = progress or (lambda stage: lambda done, total: None)
     with locked(out):
-        _claim(out, recipe)
+        _require_claimable(out, recipe)
         rows = _known_rows(known, recipe, data)
         cells = [cell for cell in recipe.cells() if cell not in rows]
         if gather:
@@ -246,7 +247,9 @@ def run_benchmark(
             if not rows:
                 raise DataError(f"{out}: nothing to gather, no run of the recipe is done here or in what is known")
             _require_same_data(rows, {})
+            _claim(out, recipe)
             return _write_results(out, recipe, rows)
+        _claim(out, recipe)
         paths = {task: out / "datasets" / data[task].dataset_id for task in dict.fromkeys(cell.task for cell in cells)}
         for task in paths:
             collect(
@@ -282,20 +285,25 @@ def _data_recipe(recipe: BenchmarkRecipe, task: str) -> Recipe:
     return replace(entry, n_episodes=recipe.n_episodes) if recipe.n_episodes else entry
 
 
-def _claim(out: Path, recipe: BenchmarkRecipe) -> None:
-    """Write the recipe down, or make sure that the folder is of this very one."""
-    stamp = out / "recipe.json"
-    text = json.dumps(asdict(recipe), indent=1, sort_keys=True) + "\n"
+def _require_claimable(out: Path, recipe: BenchmarkRecipe) -> None:
+    """The folder is of this very recipe, or nobody's."""
+    stamp = out / STAMP_FILE
     if stamp.is_file():
-        if stamp.read_text() != text:
+        if stamp.read_text() != _stamp(recipe):
             raise StoreError(f"{out} holds a benchmark of another recipe; choose another --out")
-        return
-    if out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(out.iterdir()):
         raise StoreError(f"{out}: not empty and no benchmark; choose another --out")
+
+
+def _claim(out: Path, recipe: BenchmarkRecipe) -> None:
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-        with complete_or_absent(stamp, force=True) as draft:
-            draft.write_text(text)
+        with complete_or_absent(out / STAMP_FILE, force=True) as draft:
+            draft.write_text(_stamp(recipe))
+
+
+def _stamp(recipe: BenchmarkRecipe) -> str:
+    return json.dumps(asdict(recipe), indent=1, sort_keys=True) + "\n"
 
 
 def _call(function, calls: Iterable[tuple], workers: int, ray: str | None, report: Progress) -> Iterator[str]:

@@ -170,6 +170,7 @@ def test_parts_that_machines_have_run_are_gathered_without_a_run(tmp_path):
     whole = load_benchmark(tmp_path / "tiny.toml")
     with pytest.raises(DataError, match="nothing to gather, no run of the recipe is done here or in what is known"):
         run_benchmark(whole, tmp_path / "whole", gather=True)
+    assert not (tmp_path / "whole").exists()
     first, second = (run_benchmark(replace(whole, seeds=(seed,)), tmp_path / f"{seed}") for seed in (2, 3))
     known = ["--known", "2/results.parquet", "--known", "3/results.parquet"]
     subprocess.run([*FBGEN, "benchmark", "tiny.toml", "--out", "whole", *known, "--gather"], cwd=tmp_path, check=True)
