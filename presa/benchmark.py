@@ -34,7 +34,6 @@ from presa.methods import find_method, method_hash, method_name
 from presa.training import resolve_config, train
 
 SHIPPED = Path(__file__).parent / "benchmarks"
-STAMP_FILE = "recipe.json"  # the recipe that a folder is of
 RESULTS_FILE = "results.parquet"
 TIMES_FILE = "benchmark.json"  # in a run's folder
 FACTORS = ("noise", "n_pairs", "segment_length", "unsafe_share")  # of the feedback
@@ -239,7 +238,6 @@ def run_benchmark(
     out = out.resolve()
     report = progress or (lambda stage: lambda done, total: None)
     with locked(out):
-        _require_claimable(out, recipe)
         rows = _known_rows(known, recipe, data)
         cells = [cell for cell in recipe.cells() if cell not in rows]
         if gather:
@@ -285,25 +283,20 @@ def _data_recipe(recipe: BenchmarkRecipe, task: str) -> Recipe:
     return replace(entry, n_episodes=recipe.n_episodes) if recipe.n_episodes else entry
 
 
-def _require_claimable(out: Path, recipe: BenchmarkRecipe) -> None:
-    """The folder is of this very recipe, or nobody's."""
-    stamp = out / STAMP_FILE
-    if stamp.is_file():
-        if stamp.read_text() != _stamp(recipe):
-            raise StoreError(f"{out} holds a benchmark of another recipe; choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
-        raise StoreError(f"{out}: not empty and no benchmark; choose another --out")
-
-
 def _claim(out: Path, recipe: BenchmarkRecipe) -> None:
+    """Write the recipe down, or make sure that the folder is of this very one."""
+    stamp = out / "recipe.json"
+    text = json.dumps(asdict(recipe), indent=1, sort_keys=True) + "\n"
+    if stamp.is_file():
+        if stamp.read_text() != text:
+            raise StoreError(f"{out} holds a benchmark of another recipe; choose another --out")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise StoreError(f"{out}: not empty and no benchmark; choose another --out")
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-        with complete_or_absent(out / STAMP_FILE, force=True) as draft:
-            draft.write_text(_stamp(recipe))
-
-
-def _stamp(recipe: BenchmarkRecipe) -> str:
-    return json.dumps(asdict(recipe), indent=1, sort_keys=True) + "\n"
+        with complete_or_absent(stamp, force=True) as draft:
+            draft.write_text(text)
 
 
 def _call(function, calls: Iterable[tuple], workers: int, ray: str | None, report: Progress) -> Iterator[str]:
