@@ -1,6 +1,6 @@
 """The page of a benchmark, from its results alone: tables with intervals in Markdown and LaTeX, and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,12 @@ class Run:
     feedback: tuple[float, ...]  # values of FACTORS
     return_: float
     cost: float
+    cost_error: float  # its standard error, over the episodes
     cost_limit: float
     safe_share: float  # of its episodes
     normalised_return: float  # with the dataset's extremes, as DSRL
     normalised_cost: float  # 1 at the limit
-    seconds: float  # of CPU time; not a number where it was interrupted
+    seconds: float  # of CPU time; not a number where it was interrupted, 0 where it is also the run of other feedback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,14 @@ class Results:
     def feedbacks(self) -> list[tuple[float, ...]]:
         return sorted({run.feedback for run in self.runs})
 
-    def scores(self, column: str, method: str, feedback: tuple[float, ...]) -> dict[str, FloatArray]:
-        """One column of a method's runs, seeds in order, by task."""
+    def scores(
+        self, column: str, method: str, feedback: tuple[float, ...], *, beside: str = ""
+    ) -> dict[str, FloatArray]:
+        """One column of a method's runs, seeds in order, by task; only of the cells that another has run too."""
         runs = sorted((run for run in self.runs if (run.method, run.feedback) == (method, feedback)), key=_by_seed)
+        if beside:
+            theirs = {(run.task, run.seed) for run in self.runs if (run.method, run.feedback) == (beside, feedback)}
+            runs = [run for run in runs if (run.task, run.seed) in theirs]
         tasks = sorted({run.task for run in runs})
         return {task: np.array([getattr(run, column) for run in runs if run.task == task]) for task in tasks}
 
@@ -165,6 +171,7 @@ def _run(rows: list[dict]) -> Run:
         feedback=tuple(first[factor] for factor in FACTORS),
         return_=float(returns.mean()),
         cost=float(costs.mean()),
+        cost_error=float(costs.std(ddof=1) / np.sqrt(len(costs))) if len(costs) > 1 else 0.0,
         cost_limit=limit,
         safe_share=float(np.mean(costs <= limit)),
         normalised_return=float(returns.mean() - first["return_min"]) / spread if spread > 0 else 0.0,
@@ -189,11 +196,17 @@ def _preface(results: Results) -> str:
         f"{results.n_episodes} episodes{circle}. Training and evaluation took {hours:.2f} hours of CPU time"
         + (f", without {n_unknown} runs that were interrupted." if n_unknown else "."),
     ]
-    of_method = {method: {run.seed for run in results.runs if run.method == method} for method in results.methods}
-    if any(own != set(seeds) for own in of_method.values()):
-        named = "; ".join(f"{method}: {', '.join(map(str, sorted(own)))}" for method, own in of_method.items())
+    cells = {
+        method: {(run.task, run.seed, run.feedback) for run in results.runs if run.method == method}
+        for method in results.methods
+    }
+    if any(own != cells[results.methods[0]] for own in cells.values()):
+        named = "; ".join(
+            f"{method}: {', '.join(map(str, sorted({seed for _, seed, _ in own})))}" for method, own in cells.items()
+        )
         lines.append(
-            f"**Not every method ran by every seed**: {named}. What compares two is left out where theirs differ."
+            f"**Not every method has run every cell.** Seeds of {named}. What compares two is of the cells that both "
+            "have run."
         )
     if len(tasks) < len(core.tasks) or len(test_seeds) < len(core.seeds):
         lines.append(
@@ -209,7 +222,8 @@ def _preface(results: Results) -> str:
         "A cell is one task and seed. It is safe when its mean cost is at most the limit. Returns are normalised with "
         "the dataset's extremes (0 to 1), costs with the limit (1). IQM is the interquartile mean over all cells; "
         "*safe-only* counts the return of unsafe cells as 0. In brackets stand 95 % intervals, by a bootstrap that "
-        "draws seeds within tasks; with one seed there is nothing to draw, and they are left out."
+        "draws seeds within tasks; with one seed there is nothing to draw, and they are left out. In parentheses "
+        "stands the standard error of a run's mean cost over its episodes."
     )
     return "\n\n".join(lines)
 
@@ -227,10 +241,9 @@ def _feedback_name(results: Results, feedback: tuple[float, ...]) -> str:
 
 def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[str], list[list[str]]]:
     columns = [
-        "method", "cells", "safe cells", "safe-only IQM", "IQM of return", "IQM of cost", f"P({OURS} returns more)",
-        f"{OURS} ahead, safe-only",
+        "method", "CPU minutes a run", "cells", "safe cells", "safe-only IQM", "IQM of return", "IQM of cost",
+        f"P({OURS} returns more)", f"{OURS} ahead, safe-only",
     ]  # fmt: skip
-    ours = [results.scores(column, OURS, feedback) for column in ("normalised_return", "normalised_cost")]
     rows = []
     for method in results.methods:
         returns, costs = (
@@ -240,18 +253,29 @@ def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
             continue
         row = [
             method,
+            _minutes(run for run in results.runs if run.method == method),
             str(sum(map(len, returns.values()))),
             _with_interval(safe_cell_share, costs, form=".0%"),
             _with_interval(safe_only_return, returns, costs, paired=True),
             _with_interval(interquartile_mean, returns),
             _with_interval(interquartile_mean, costs),
         ]
-        if method == OURS or not _same_cells(results, feedback, method):
+        ours, theirs = (
+            [results.scores(column, one, feedback, beside=other) for column in ("normalised_return", "normalised_cost")]
+            for one, other in ((OURS, method), (method, OURS))
+        )
+        if method == OURS or not ours[0]:
             rows.append([*row, "", ""])
             continue
-        probability = _with_interval(improvement_probability, ours[0], returns)
-        rows.append([*row, probability, _with_interval(_ahead, *ours, returns, costs, paired=True, form="+.2f")])
+        probability = _with_interval(improvement_probability, ours[0], theirs[0])
+        rows.append([*row, probability, _with_interval(_ahead, *ours, *theirs, paired=True, form="+.2f")])
     return "Over all tasks and seeds:", columns, rows
+
+
+def _minutes(runs: Iterable[Run]) -> str:
+    """Mean CPU time of the runs whose time is known."""
+    seconds = [run.seconds for run in runs if run.seconds > 0]
+    return f"{np.mean(seconds) / 60:.1f}" if seconds else ""
 
 
 def _ahead(returns, costs, other_returns, other_costs) -> float:
@@ -262,22 +286,32 @@ def _by_task(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
     rows = []
     for method in results.methods:
         table = {
-            name: results.scores(name, method, feedback) for name in ("return_", "cost", "safe_share", "cost_limit")
+            name: results.scores(name, method, feedback)
+            for name in ("return_", "cost", "cost_error", "safe_share", "cost_limit")
         }
         for task, returns in table["return_"].items():
             costs, limit = table["cost"][task], table["cost_limit"][task][0]
+            seeds = zip(costs, table["cost_error"][task], strict=True)
             rows.append(
                 [
                     task,
                     method,
                     f"{returns.mean():.1f}",
-                    " ".join(f"{cost:.1f}" for cost in costs),
+                    ", ".join(f"{cost:.1f} ({error:.1f})" for cost, error in seeds),
                     f"{limit:g}",
                     f"{np.mean(costs <= limit):.0%}",
                     f"{table['safe_share'][task].mean():.0%}",
                 ]
             )
-    columns = ["task", "method", "mean return", "mean cost of each seed", "limit", "safe seeds", "safe episodes"]
+    columns = [
+        "task",
+        "method",
+        "mean return",
+        "mean cost of each seed (its error)",
+        "limit",
+        "safe seeds",
+        "safe episodes",
+    ]
     return "By task:", columns, sorted(rows, key=lambda row: row[0])
 
 
@@ -287,14 +321,6 @@ def _with_interval(statistic, *tables, paired: bool = False, form: str = ".2f") 
         return format(value, form)
     low, high = stratified_interval(statistic, *tables, paired=paired)
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _same_cells(results: Results, feedback: tuple[float, ...], method: str) -> bool:
-    cells = [
-        {(run.task, run.seed) for run in results.runs if (run.method, run.feedback) == (which, feedback)}
-        for which in (OURS, method)
-    ]
-    return cells[0] == cells[1]
 
 
 def _pictures(results: Results, folder: Path) -> list[tuple[str, str]]:

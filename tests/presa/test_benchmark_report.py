@@ -44,6 +44,7 @@ def test_a_run_is_the_mean_of_its_episodes_beside_the_limit(results):
     run = read.runs[1]
     assert (run.seed, run.return_, run.cost) == (1, 30.0, 20.0)
     assert (run.normalised_return, run.normalised_cost) == (0.6, 0.8)
+    assert run.cost_error == pytest.approx(5.0)  # 15 and 25: standard deviation 7.07, over the root of 2
     assert run.safe_share == 1.0  # 15 and 25
     assert read.runs[4].safe_share == 0.5  # 25 and 35
 
@@ -56,25 +57,32 @@ def test_the_page_says_what_ran_and_what_came_of_it(results, tmp_path):
     assert "This is not the suite `core`" in text
     clean, noisy = text.split("## Noise 0.1")
     # safe: both of presa's seeds, one of bc's. Two cells leave nothing out: 0.7, and (0.9 + 0) / 2.
-    assert "| presa | 2 | 100% [100%, 100%] | 0.70 " in clean
-    assert "| bc | 2 | 50% [0%, 100%] | 0.45 " in clean
+    assert "| presa | 60.0 | 2 | 100% [100%, 100%] | 0.70 " in clean
+    assert "| bc | 60.0 | 2 | 50% [0%, 100%] | 0.45 " in clean
     # 40 and 30 against 45 and 20: each beats 20 only.
     assert "| 0.50 [" in clean and "| +0.25 [" in clean
-    assert "| SafetyPointCircle1-v0 | bc | 32.5 | 20.0 100.0 | 25 | 50% |" in clean
-    assert "| presa | 2 | 50% [0%, 100%] | 0.30 " in noisy
+    assert "| SafetyPointCircle1-v0 | bc | 32.5 | 20.0 (5.0), 100.0 (5.0) | 25 | 50% |" in clean
+    assert "| presa | 60.0 | 2 | 50% [0%, 100%] | 0.30 " in noisy
     pictures = {path.name for path in (page.parent / "images").iterdir()}
     assert "benchmark-noise.png" in pictures and len(pictures) == 5
     assert all(f"(images/{name})" in text for name in pictures)
     assert (tmp_path / "tables.tex").read_text().count(r"\begin{tabular}") == 4
 
 
-def test_methods_of_different_seeds_are_told_and_not_compared(results, tmp_path):
+def test_methods_are_compared_on_the_cells_that_both_have_run(results, tmp_path):
     table = parquet.read_table(results)
-    rows = [row for row in table.to_pylist() if (row["method"], row["seed"]) in {("presa", 0), ("bc", 1)}]
-    parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(table.schema.metadata), results)
-    text = write_report(results, tmp_path / "benchmark.md").read_text()
-    assert "**Not every method ran by every seed**: presa: 0; bc: 1. " in text
-    assert "| bc | 1 | 0% | 0.00 | 0.40 | 4.00 |  |  |" in text
+
+    def page_of(**seeds):
+        rows = [row for row in table.to_pylist() if row["seed"] in seeds[row["method"]]]
+        path = tmp_path / "part.parquet"
+        parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(table.schema.metadata), path)
+        return write_report(path, tmp_path / "benchmark.md").read_text()
+
+    shared = page_of(presa=(0, 1), bc=(1,))
+    assert "**Not every method has run every cell.** Seeds of presa: 0, 1; bc: 1. " in shared
+    # By seed 1: 30 at 20 against 20 at 100, of 50; unsafe counts 0.
+    assert "| bc | 60.0 | 1 | 0% | 0.00 | 0.40 | 4.00 | 1.00 | +0.60 |" in shared
+    assert "| bc | 60.0 | 1 | 0% | 0.00 | 0.40 | 4.00 |  |  |" in page_of(presa=(0,), bc=(1,))
 
 
 def test_the_legend_names_a_method_that_the_first_task_lacks(results, tmp_path, monkeypatch):
