@@ -40,7 +40,7 @@ class Run:
     feedback: tuple[float, ...]  # values of FACTORS
     return_: float
     cost: float
-    cost_error: float  # its standard error, over the episodes
+    cost_error: float  # its standard error over the episodes; not a number of but one
     cost_limit: float
     safe_share: float  # of its episodes
     normalised_return: float  # with the dataset's extremes, as DSRL
@@ -171,7 +171,7 @@ def _run(rows: list[dict]) -> Run:
         feedback=tuple(first[factor] for factor in FACTORS),
         return_=float(returns.mean()),
         cost=float(costs.mean()),
-        cost_error=float(costs.std(ddof=1) / np.sqrt(len(costs))) if len(costs) > 1 else 0.0,
+        cost_error=float(costs.std(ddof=1) / np.sqrt(len(costs))) if len(costs) > 1 else float("nan"),
         cost_limit=limit,
         safe_share=float(np.mean(costs <= limit)),
         normalised_return=float(returns.mean() - first["return_min"]) / spread if spread > 0 else 0.0,
