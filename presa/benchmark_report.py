@@ -260,16 +260,20 @@ def _overall(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
             _with_interval(interquartile_mean, returns),
             _with_interval(interquartile_mean, costs),
         ]
-        ours, theirs = (
-            [results.scores(column, one, feedback, beside=other) for column in ("normalised_return", "normalised_cost")]
-            for one, other in ((OURS, method), (method, OURS))
-        )
-        if method == OURS or not ours[0]:
-            rows.append([*row, "", ""])
-            continue
-        probability = _with_interval(improvement_probability, ours[0], theirs[0])
-        rows.append([*row, probability, _with_interval(_ahead, *ours, *theirs, paired=True, form="+.2f")])
+        rows.append([*row, *_compared(results, feedback, method)])
     return "Over all tasks and seeds:", columns, rows
+
+
+def _compared(results: Results, feedback: tuple[float, ...], method: str) -> tuple[str, str]:
+    """P(ours returns more), and by how much ours is ahead, on the cells that both have run."""
+    ours, theirs = (
+        [results.scores(column, one, feedback, beside=other) for column in ("normalised_return", "normalised_cost")]
+        for one, other in ((OURS, method), (method, OURS))
+    )
+    if method == OURS or not ours[0]:
+        return "", ""
+    probability = _with_interval(improvement_probability, ours[0], theirs[0])
+    return probability, _with_interval(_ahead, *ours, *theirs, paired=True, form="+.2f")
 
 
 def _minutes(runs: Iterable[Run]) -> str:
@@ -303,15 +307,7 @@ def _by_task(results: Results, feedback: tuple[float, ...]) -> tuple[str, list[s
                     f"{table['safe_share'][task].mean():.0%}",
                 ]
             )
-    columns = [
-        "task",
-        "method",
-        "mean return",
-        "mean cost of each seed (its error)",
-        "limit",
-        "safe seeds",
-        "safe episodes",
-    ]
+    columns = ["task", "method", "mean return", "mean cost by seed (error)", "limit", "safe seeds", "safe episodes"]
     return "By task:", columns, sorted(rows, key=lambda row: row[0])
 
 

@@ -85,6 +85,17 @@ def test_methods_are_compared_on_the_cells_that_both_have_run(results, tmp_path)
     assert "| bc | 60.0 | 1 | 0% | 0.00 | 0.40 | 4.00 |  |  |" in page_of(presa=(0,), bc=(1,))
 
 
+def test_minutes_are_of_the_runs_that_took_any_and_one_episode_has_no_error(results, tmp_path):
+    table = parquet.read_table(results)
+    rows = table.to_pylist()[::2]  # one of the two episodes
+    rows[0]["train_seconds"], rows[1]["train_seconds"] = None, 0.0  # interrupted; the run of other feedback too
+    parquet.write_table(Table.from_pylist(rows).replace_schema_metadata(table.schema.metadata), results)
+    text = write_report(results, tmp_path / "benchmark.md").read_text()
+    assert "6.00 hours of CPU time, without 1 runs that were interrupted." in text
+    assert "| presa | 60.0 | 2 |" in text
+    assert "| SafetyPointCircle1-v0 | presa | 30.0 | 5.0 (nan), 15.0 (nan) | 25 | 100% |" in text
+
+
 def test_the_legend_names_a_method_that_the_first_task_lacks(results, tmp_path, monkeypatch):
     table = parquet.read_table(results)
     first = [row for row in table.to_pylist() if row["method"] == "presa"]
