@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent, writing_to
 from feedbackgen.plots import legend_entries, pyplot, save
 from feedbackgen.types import FloatArray
@@ -82,9 +83,12 @@ def read_results(path: Path) -> Results:
 
     Raises:
         StoreError: no such file, or one that cannot be read as the results of a benchmark.
+        DataError: it holds no run.
         MissingDependency: pyarrow is not installed.
     """
     recipe, rows = read_table(path)
+    if not rows:
+        raise DataError(f"{path}: none of {recipe['n_runs']} runs is done; the same `fbgen benchmark` goes on")
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         key = (row["task"], row["method"], row["preset"], row["seed"], *(row[factor] for factor in FACTORS))

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from pyarrow import Table, parquet
 
-from feedbackgen.errors import StoreError
+from feedbackgen.errors import DataError, StoreError
 from feedbackgen.plots import pyplot
 from presa import benchmark_report
-from presa.benchmark import BenchmarkRecipe
+from presa.benchmark import BenchmarkRecipe, _write_results
 from presa.benchmark_report import latex_table, markdown_table, read_results, write_report
 
 RECIPE = BenchmarkRecipe(
@@ -143,3 +143,9 @@ def test_another_file_is_refused(tmp_path):
     parquet.write_table(Table.from_pylist([{"a": 1}]), tmp_path / "other.parquet")
     with pytest.raises(StoreError, match="not the results of a benchmark"):
         read_results(tmp_path / "other.parquet")
+
+
+def test_results_without_a_run_are_refused_and_not_a_page(tmp_path):
+    path = _write_results(tmp_path, RECIPE, {})  # what Ctrl-C leaves before the first run is done
+    with pytest.raises(DataError, match=r"none of 8 runs is done; the same `fbgen benchmark` goes on"):
+        read_results(path)
