@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+BULLET = "bullet-safety-gym"  # the suite
 _SUFFIX = re.compile(r"-[\d.]+-\d+\.hdf5$")
 
 
@@ -31,7 +32,7 @@ class DsrlName:
         if "MetaDrive" in self.file:
             return "metadrive"
         if "Gymnasium" not in self.file:
-            return "bullet-safety-gym"
+            return BULLET
         return "safety-velocity" if "Velocity" in self.file else "safety-navigation"
 
     @property

@@ -20,6 +20,7 @@ from typing import Any
 
 from feedbackgen.cluster import call_on_cluster
 from feedbackgen.collect import collect
+from feedbackgen.environments import is_installed
 from feedbackgen.episodes import dataset_info
 from feedbackgen.errors import DataError, FeedbackgenError, MissingDependency, RecipeError, StoreError
 from feedbackgen.files import complete_or_absent, locked, writing_to
@@ -54,6 +55,7 @@ class BenchmarkRecipe:
     tasks: tuple[str, ...]  # recipes of datasets, by name or file
     methods: tuple[str, ...]  # METHOD or METHOD:PRESET
     seeds: tuple[int, ...]  # of labels and training
+    optional_tasks: tuple[str, ...] = ()  # more tasks, where their simulator is installed
     noises: tuple[float, ...] = (0.0,)  # probability of flipping a label
     n_pairs: tuple[int, ...] = (10_000,)
     segment_lengths: tuple[int, ...] = (64,)  # steps
@@ -64,9 +66,10 @@ class BenchmarkRecipe:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of METHOD or METHOD:PRESET
 
     def __post_init__(self):
-        for name in ("tasks", "methods", "seeds", "noises", "n_pairs", "segment_lengths", "unsafe_shares"):
+        lists = ("tasks", "methods", "seeds", "noises", "n_pairs", "segment_lengths", "unsafe_shares", "optional_tasks")
+        for name in lists:
             values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not values:
+            if not isinstance(values, list | tuple) or not (values or name == "optional_tasks"):
                 raise RecipeError(f"{name}: expected a list with at least one value, got {values!r}")
             if len(set(values)) < len(values):
                 raise RecipeError(f"{name}: expected each value once, got {list(values)}")
@@ -94,6 +97,10 @@ class BenchmarkRecipe:
         name, _, preset = method.partition(":")
         preset, config = resolve_config(name, preset or None, self.settings.get(method))
         return preset, configuration_text(config)
+
+    def installed_tasks(self) -> tuple[str, ...]:
+        """The tasks, and those of the optional ones that can be run here."""
+        return self.tasks + tuple(task for task in self.optional_tasks if is_installed(load_recipe(task).task))
 
     def trained(self, cell: "Cell") -> "Cell":
         """The cell whose run serves this one: a method that reads no labels is trained once for all feedback."""
@@ -125,7 +132,7 @@ class BenchmarkRecipe:
                 self.n_pairs,
                 self.segment_lengths,
                 self.unsafe_shares,
-                self.tasks,
+                self.installed_tasks(),
                 self.methods,
             )
         ]
@@ -232,7 +239,7 @@ def run_benchmark(
         DataError: some runs failed, and the results hold all others; or there is nothing to gather.
     """
     _require_pyarrow()
-    data = {task: _data_recipe(recipe, task) for task in recipe.tasks}
+    data = {task: _data_recipe(recipe, task) for task in recipe.installed_tasks()}
     if len({entry.dataset_id for entry in data.values()}) < len(data):
         raise RecipeError("tasks: two recipes make a dataset of the same name")
     out = out.resolve()

@@ -10,6 +10,7 @@ import numpy as np
 from feedbackgen.errors import DataError
 from feedbackgen.files import complete_or_absent, writing_to
 from feedbackgen.plots import legend_entries, pyplot, save
+from feedbackgen.recipe import load_recipe
 from feedbackgen.types import FloatArray
 from presa.benchmark import FACTORS, load_benchmark, read_table
 from presa.comparison import (
@@ -212,7 +213,8 @@ def _preface(results: Results) -> str:
             f"**Not every method has run every cell.** Seeds of {named}. What compares two is of the cells that both "
             "have run."
         )
-    if len(tasks) < len(core.tasks) or len(test_seeds) < len(core.seeds):
+    core_tasks = {load_recipe(task).task for task in core.tasks}
+    if not core_tasks <= set(tasks) or len(test_seeds) < len(core.seeds):
         lines.append(
             f"**This is not the suite `core`** ({len(core.tasks)} tasks, seeds {', '.join(map(str, core.seeds))}), "
             "and no claim about a method rests on it."

@@ -17,7 +17,6 @@ from feedbackgen.tasks import TASKS, Task, get_task
 
 ROOT = Path(__file__).parents[1]
 FOLDER, PAGE = ROOT / "datasets", ROOT / "docs" / "policies.md"
-LOW_COST = 20.0  # DSRL's least limit
 WANTED_RETURN, WANTED_SAFE_RETURN = 0.9, 0.6  # of DSRL's greatest return
 BY_HAND = ("SafetyPointCircle1-v0",)  # the demo's recipe; its shares were chosen with its pictures in view
 # Shares by policy, of all that a task may have; those it has are scaled to a sum of 1.
@@ -40,13 +39,13 @@ SHARES = {
     "novice": 4,
     "poor": 2,
 }
-NOISE = {"safety-navigation": 0.3, "safety-velocity": 0.1}
+NOISE = {"safety-navigation": 0.3, "safety-velocity": 0.1, "bullet-safety-gym": 0.3}
 LEAST_SHARE_UNDER_CAP = 0.2  # of a policy's episodes, lest most of its work is thrown away
 
 
 def anchored_tasks() -> list[Task]:
-    """The tasks of Safety-Gymnasium that DSRL has a dataset of."""
-    return [task for task in TASKS.values() if task.dsrl is not None and task.suite.startswith("safety-")]
+    """The tasks of Safety-Gymnasium and Bullet-Safety-Gym that DSRL has a dataset of."""
+    return [task for task in TASKS.values() if task.dsrl is not None and task.suite in NOISE]
 
 
 def recipe_name(task: Task) -> str:
@@ -117,7 +116,7 @@ def page_text() -> str:
             f"| {task.name} | {len(infos)} | {best:.1f} | {task.dsrl.return_max:.1f} | {cost:.0f} | "
             f"{task.dsrl.cost_max:.0f} | {_number(safe)} | {_ratio(safe, task)} | {missed or 'reached'} |"
         )
-    return PAGE_TEXT.format(rows="\n".join(rows), low=LOW_COST)
+    return PAGE_TEXT.format(rows="\n".join(rows))
 
 
 PAGE_TEXT = """# Behaviour policies
@@ -137,7 +136,8 @@ branch it was at), to the same bytes on the same machine and versions.
 
 ## Beside DSRL
 
-Best return, largest cost and best return of a safe episode (cost at most {low:g}), of the measured episodes that keep
+Best return, largest cost and best return of a safe episode (cost at most DSRL's least
+limit: 20, and 10 on Bullet), of the measured episodes that keep
 the recipe's cost cap; DSRL's are the extremes of its datasets, after its own filtering. Wanted are 90 % of DSRL's best
 return, its largest cost, and a safe return of 60 % of its best; where one is missed, the last column says how much of
 it is reached. `fbgen policies train TASK` makes a population anew, in a few minutes of one
@@ -157,6 +157,10 @@ expert's episodes cost more than the limit (Goal2, Button2, Push2 and CarButton1
 `timid`, and `guarded-expert` lies between the two. **Swimmer**: the
 same search of a policy linear in the observation, from an undulation; `brave-` and `daring-expert` are the safe one
 with larger strokes.
+
+**Bullet's Ball and Car** (extra `bullet`): a controller that plans its way in the world, round the circle or along the
+track, found likewise, with a penalty of 10 on Circle and of 50 on Run for `safe-expert`. `brave-` and `daring-expert`
+go a little over the boundaries of the circle, or drift off the track after a while.
 
 **Ant, Hopper, Walker2d** (extra `train`): proximal policy optimisation of one network that is told how cautious to be,
 from 0 (up to 1.4 times the speed limit costs nothing) to 1 (a step's cost counts as much as a step's survival). The
@@ -207,7 +211,8 @@ def write_card(task: Task, n_episodes: int | None, workers: int) -> None:
 def card_text(task: Task, recipe: Recipe, returns, costs, policies: list[str]) -> str:
     """A dataset's card, from its episodes."""
     assert task.dsrl is not None
-    safe = returns[costs <= LOW_COST]
+    low = task.cost_limits[0]
+    safe = returns[costs <= low]
     best_safe = float(safe.max()) if len(safe) else None
     is_whole = len(returns) == recipe.n_episodes
     whole = "the whole dataset" if is_whole else f"{len(returns):,} episodes, drawn with the same shares"
@@ -222,7 +227,7 @@ def card_text(task: Task, recipe: Recipe, returns, costs, policies: list[str]) -
         if rows.any():
             by_policy.append(
                 f"| {name} | {rows.sum()} | {returns[rows].mean():.1f} | {costs[rows].mean():.1f} | "
-                f"{np.mean(costs[rows] <= LOW_COST):.0%} |"
+                f"{np.mean(costs[rows] <= low):.0%} |"
             )
     cost_wanted = min(task.dsrl.cost_max, recipe.cost_cap or 0.0)
     wanted = [
@@ -241,7 +246,7 @@ def card_text(task: Task, recipe: Recipe, returns, costs, policies: list[str]) -
             "![Return against cost of each episode](scatter.png)\n",
             *table,
             "",
-            f"{np.mean(costs <= LOW_COST):.0%} of the episodes are safe (cost at most {LOW_COST:g}).\n",
+            f"{np.mean(costs <= low):.0%} of the episodes are safe (cost at most {low:g}).\n",
             "## Beside DSRL\n",
             *wanted,
             "",
@@ -264,7 +269,7 @@ def _extremes(infos: list[PolicyInfo], cap: float) -> tuple[float, float, float 
     """Best return, largest cost and best return of a safe episode, over all policies' episodes that keep the cap."""
     best = max(value for info in infos if (value := info.best_return(cap)) is not None)
     cost = max(value for info in infos for value in info.cost_returns if value <= cap)
-    safe = [value for info in infos if (value := info.best_return(LOW_COST)) is not None]
+    safe = [value for info in infos if (value := info.best_return(get_task(info.task).cost_limits[0])) is not None]
     return best, cost, max(safe, default=None)
 
 

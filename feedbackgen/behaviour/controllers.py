@@ -1,7 +1,8 @@
-"""Controllers: policies of a handful of parameters, for the Point and the Car in navigation tasks, and for the Swimmer.
+"""Controllers: policies of a handful of parameters, for Point and Car in navigation tasks, for Swimmer, and on Bullet.
 
 The Point's and the Car's read the lidars. Positions and velocities are as the agent sees them, in m and m/s: x ahead of
 the Point (to the right of the Car, which drives along y), y to its left. The Swimmer's is linear in the observation.
+Bullet's agents see where they are and how fast in the world's axes, in which their ways are planned.
 Nothing here rounds differently in a batch: no complex products, no sums over rows.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from feedbackgen.behaviour.weight_files import CONTROLLER, read_weight_file, write_weight_file
+from feedbackgen.dsrl import BULLET
 from feedbackgen.errors import PolicyError
 from feedbackgen.tasks import get_task
 from feedbackgen.types import FloatArray
@@ -73,6 +75,25 @@ PARAMETERS = {
         "speed_at_wall": (0.2, 3.0, 1.0),  # m/s where the boundary is near
     },
 }
+_BULLETS_CIRCLE = {
+    "radius": (3.0, 7.5, 6.5),  # m; the circle's is 7
+    "wall": (3.0, 8.0, 8.0),  # m from the centre that it keeps to, across each boundary; they stand at 6
+    "lead": (0.3, 5.0, 2.0),  # m ahead on the way it steers to
+}
+_BULLETS_RUN = {
+    "lane": (-3.0, 3.0, 0.0),  # m to the left of the track's middle that it keeps to; the boundaries stand at 2
+    "centring": (0.2, 4.0, 1.0),  # m/s back to it, per m off it
+}
+BULLET_PARAMETERS = {  # of robot and kind; speeds in m/s
+    ("Ball", "Circle"): _BULLETS_CIRCLE | {"speed": (0.5, 9.0, 5.0), "speed_at_wall": (0.5, 9.0, 5.0)},
+    ("Ball", "Run"): _BULLETS_RUN | {"speed": (0.5, 12.0, 5.0)},
+    ("Car", "Circle"): _BULLETS_CIRCLE | {"speed": (0.3, 5.0, 2.0), "speed_at_wall": (0.3, 5.0, 2.0)},
+    ("Car", "Run"): _BULLETS_RUN | {"speed": (0.3, 5.0, 2.0)},
+}
+_BULLETS_DRIVES = {
+    "Ball": {"force_gain": (0.2, 4.0, 1.0)},
+    "Car": {"thrust_gain": (0.3, 4.0, 1.0), "turn_gain": (0.5, 6.0, 2.0)},
+}
 # Each joint is driven by the other's angle, a quarter of a period apart: a wave runs down the body.
 _UNDULATION = {
     "joint_0_1": 1.0,
@@ -107,6 +128,8 @@ class ControllerPolicy:
         task = get_task(self.task)
         if task.kind == "swimmer":
             return _swim(observations, self.parameters)
+        if task.suite == BULLET:
+            return _act_in_bullet(task.robot, task.kind, observations, self.parameters)
         wish = wished_velocity(task.robot, task.kind, task.level, observations, self.parameters)
         velocity = observations[:, 3], observations[:, 4]
         drive = _drive_point if task.robot == "Point" else _drive_car
@@ -122,10 +145,12 @@ def parameters_of(task: str) -> dict[str, tuple[float, float, float]]:
     known = get_task(task)
     if known.kind == "swimmer":
         return SWIMMER
-    if known.kind not in PARAMETERS or known.robot not in _DRIVES or known.level == 0:
+    if known.suite == BULLET and known.robot in _BULLETS_DRIVES:
+        return BULLET_PARAMETERS[known.robot, known.kind] | _BULLETS_DRIVES[known.robot]
+    if known.suite == BULLET or known.kind not in PARAMETERS or known.robot not in _DRIVES or known.level == 0:
         raise PolicyError(
-            f"no controller for {task}; there is one for the Swimmer, and for Point and Car in "
-            f"{', '.join(PARAMETERS)} 1 and 2"
+            f"no controller for {task}; there is one for the Swimmer, for Bullet's Ball and Car, and for Point and Car "
+            f"in {', '.join(PARAMETERS)} 1 and 2"
         )
     return PARAMETERS[known.kind] | _DRIVES[known.robot]
 
@@ -265,6 +290,14 @@ def _round_the_circle(level: int, observations: FloatArray, parameters) -> Vecto
     cosine, sine = -2.0 * observations[:, 10], -2.0 * observations[:, 9]
     # The agent's place in the world, from the centre's place before it.
     world_x, world_y = -(cosine * x - sine * y), -(sine * x + cosine * y)
+    way_x, way_y = round_the_centre(world_x, world_y, parameters, four_boundaries=level > 1)
+    return cosine * way_x + sine * way_y, cosine * way_y - sine * way_x
+
+
+def round_the_centre(
+    world_x: FloatArray, world_y: FloatArray, parameters: Mapping[str, float], *, four_boundaries: bool
+) -> Vector:
+    """The velocity to aim at in the world, (n,) each: anticlockwise, inside boundaries across x, or across y too."""
     radius = np.maximum(np.sqrt(world_x * world_x + world_y * world_y), 1e-6)
     lead, wall = parameters["lead"], parameters["wall"]
     # A point ahead on the way: as far along the tangent, then onto the circle, then inside the boundaries.
@@ -273,15 +306,14 @@ def _round_the_circle(level: int, observations: FloatArray, parameters) -> Vecto
     size = parameters["radius"] / np.sqrt(ahead_x * ahead_x + ahead_y * ahead_y)
     ahead_x, ahead_y = np.clip(ahead_x * size, -wall, wall), ahead_y * size
     closeness = np.abs(world_x) / wall
-    if level > 1:
+    if four_boundaries:
         ahead_y = np.clip(ahead_y, -wall, wall)
         closeness = np.maximum(closeness, np.abs(world_y) / wall)
     way_x, way_y = ahead_x - world_x, ahead_y - world_y
     length = np.maximum(np.sqrt(way_x * way_x + way_y * way_y), 1e-6)
     near = np.clip(4.0 * closeness - 3.0, 0.0, 1.0)
     speed = (parameters["speed"] + near * (parameters["speed_at_wall"] - parameters["speed"])) / length
-    way_x, way_y = way_x * speed, way_y * speed
-    return cosine * way_x + sine * way_y, cosine * way_y - sine * way_x
+    return way_x * speed, way_y * speed
 
 
 def _drive_point(wish: Vector, velocity: Vector, parameters) -> FloatArray:
@@ -304,6 +336,29 @@ def _drive_car(wish: Vector, velocity: Vector, parameters) -> FloatArray:
     thrust = np.clip(parameters["thrust_gain"] * (ahead - velocity[1]), -1.0, 1.0)
     turn = np.clip(parameters["turn_gain"] * angle, -1.0, 1.0)
     return np.clip(np.stack([turn - thrust, -turn - thrust], axis=1), -1.0, 1.0)
+
+
+def _act_in_bullet(robot: str, kind: str, observations: FloatArray, parameters) -> FloatArray:
+    """The Ball's force or the Car's throttle and steering, (n, 2)."""
+    x, y = 10.0 * observations[:, 0], 10.0 * observations[:, 1]
+    if kind == "Circle":
+        # Clockwise, so that y is mirrored.
+        way_x, mirrored_y = round_the_centre(x, -y, parameters, four_boundaries=False)
+        wish = way_x, -mirrored_y
+    else:
+        wish = np.full(len(x), parameters["speed"]), parameters["centring"] * (parameters["lane"] - y)
+    if robot == "Ball":
+        velocity = 5.0 * observations[:, 2], 5.0 * observations[:, 3]
+        force = [parameters["force_gain"] * (wish[axis] - velocity[axis]) for axis in range(2)]
+        return np.clip(np.stack(force, axis=1), -1.0, 1.0)
+    # It starts with its rear to the way, and backs: ahead is behind its heading.
+    cosine, sine = -observations[:, 5], -observations[:, 4]
+    ahead, left = cosine * wish[0] + sine * wish[1], cosine * wish[1] - sine * wish[0]
+    speed = cosine * observations[:, 2] + sine * observations[:, 3]
+    size = np.sqrt(ahead * ahead + left * left)
+    angle = 2.0 * left / np.maximum(size + np.abs(ahead), 1e-9)
+    throttle = -np.clip(parameters["thrust_gain"] * (size - speed), -1.0, 1.0)
+    return np.stack([throttle, -np.clip(parameters["turn_gain"] * angle, -1.0, 1.0)], axis=1)
 
 
 def _half_turn_angle(ahead: FloatArray, left: FloatArray, size: FloatArray) -> FloatArray:

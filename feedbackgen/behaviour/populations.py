@@ -18,7 +18,7 @@ def train_population(
     """Make, measure and write every policy of a task; a killed run goes on where it was.
 
     Args:
-        task: one of DSRL's navigation and velocity tasks.
+        task: one of DSRL's navigation and velocity tasks, or of Bullet's for Ball and Car.
         seed: fixes every draw; the same seed on the same machine and versions gives the same weights.
         out: folder for ``<name>.npz`` and ``policies.json``.
         progress: called with the part done and all there is to do.

@@ -6,7 +6,7 @@ over a few episodes, confirmed on others. What lies between and beyond is derive
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from feedbackgen.behaviour.controllers import ControllerPolicy, parameters_of, save_controller
 from feedbackgen.behaviour.measuring import measure, play_together
 from feedbackgen.behaviour.zoo import PolicyInfo, write_index
+from feedbackgen.dsrl import BULLET
 from feedbackgen.environments import make_env_batch
 from feedbackgen.errors import PolicyError
 from feedbackgen.seeding import derived_seed, stream
@@ -104,6 +105,24 @@ STAGES_OF = {
         ),
     ),
 }
+# A step's reward on Bullet is up to 7 on the circle, and 2 per m/s on the track.
+BULLET_EXPERT = replace(EXPERT, n_trials=60)
+BULLET_STAGES = {
+    "Circle": (
+        BULLET_EXPERT,
+        Stage(
+            name="safe-expert",
+            source="expert",
+            penalty=10.0,
+            n_trials=60,
+            guesses=({"wall": 5.5, "speed_at_wall": 3.0}, {"wall": 5.0, "speed_at_wall": 1.5}),
+        ),
+    ),
+    "Run": (
+        BULLET_EXPERT,
+        Stage(name="safe-expert", source="expert", penalty=50.0, n_trials=60, guesses=({"speed": 2.0}, {"speed": 1.4})),
+    ),
+}
 # Where so much stands or roams that even the safe expert's episodes cost more than the limit.
 CROWDED = {
     "SafetyPointGoal2-v0",
@@ -153,12 +172,36 @@ VARIANTS = {  # left out where a task's controller does not know what changes, o
     "novice": Variant(source="expert", speed=0.25),
     "poor": Variant(source="expert", speed=0.08),
 }
+BULLET_VARIANTS = {
+    "Circle": VARIANTS
+    | {
+        "brave-expert": Variant(source="safe-expert", changes={"wall": 6.0}),
+        "daring-expert": Variant(source="safe-expert", changes={"wall": 6.3}),
+        "reckless-expert": Variant(source="expert", changes={"radius": 7.5, "wall": 8.0}),
+    },
+    # They drift off the track, sooner or later.
+    "Run": VARIANTS
+    | {
+        "brave-expert": Variant(source="safe-expert", speed=0.9, changes={"lane": 3.0, "centring": 0.25}),
+        "daring-expert": Variant(source="safe-expert", speed=0.9, changes={"lane": 3.0, "centring": 0.4}),
+        "reckless-medium": Variant(source="safe-expert", changes={"lane": 3.0, "centring": 0.8}),
+    },
+}
 
 
 def stages_for(task: str) -> tuple[Stage, ...]:
     """The searches planned for a task."""
-    stages = STAGES_OF.get(get_task(task).kind, STAGES)
+    known = get_task(task)
+    if known.suite == BULLET:
+        return BULLET_STAGES[known.kind]
+    stages = STAGES_OF.get(known.kind, STAGES)
     return (*stages, TIMID) if task in CROWDED else stages
+
+
+def variants_for(task: str) -> Mapping[str, Variant]:
+    """What is derived from them."""
+    known = get_task(task)
+    return BULLET_VARIANTS[known.kind] if known.suite == BULLET else VARIANTS
 
 
 def search_population(
@@ -170,7 +213,7 @@ def search_population(
     progress: Callable[[int, int], None] | None = None,
     n_episodes: int = 50,
     stages: tuple[Stage, ...] | None = None,
-    variants: Mapping[str, Variant] = VARIANTS,
+    variants: Mapping[str, Variant] | None = None,
 ) -> list[PolicyInfo]:
     """Search, measure and write a task's controllers; a killed search goes on where it was, to the same bytes.
 
@@ -181,7 +224,7 @@ def search_population(
         progress: called with episodes played and in all.
         n_episodes: episodes each policy is measured on.
         stages: the searches; by default those planned for the task.
-        variants: what is derived from the stages, by name.
+        variants: what is derived from the stages, by name; by default likewise.
 
     Raises:
         PolicyError: no controller for the task, or the folder holds a search with another seed.
@@ -189,6 +232,8 @@ def search_population(
     ranges = parameters_of(task)
     if stages is None:
         stages = stages_for(task)
+    if variants is None:
+        variants = variants_for(task)
     out.mkdir(parents=True, exist_ok=True)
     found = _read_progress(out, task, seed)
     names = {stage.name for stage in stages} | {None}

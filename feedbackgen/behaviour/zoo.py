@@ -81,7 +81,7 @@ def shipped_weights(task: str, name: str) -> Path:
     if len(names) == 1:
         raise PolicyError(
             f"unknown policy {name!r}: {task} ships none yet; use random or a weight file; `fbgen policies train TASK` "
-            "makes some for DSRL's Safety-Gymnasium tasks"
+            "makes some for DSRL's Safety-Gymnasium tasks, and for Ball and Car on Bullet-Safety-Gym"
         )
     near = get_close_matches(name, names, n=3) or names
     raise PolicyError(f"unknown policy {name!r} for {task}; did you mean {', '.join(near)}?")

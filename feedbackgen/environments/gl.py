@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from feedbackgen.dsrl import BULLET
 from feedbackgen.errors import MissingDependency
 from feedbackgen.tasks import TASKS
 
@@ -44,7 +45,7 @@ def prepare_drawing(task: str) -> None:
     Raises:
         MissingDependency: no library draws.
     """
-    if task not in TASKS or TASKS[task].suite != "bullet-safety-gym":
+    if task not in TASKS or TASKS[task].suite != BULLET:
         choose_gl()
 
 

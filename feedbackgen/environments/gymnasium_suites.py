@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 
+from feedbackgen.dsrl import BULLET
 from feedbackgen.environments.batch import Transitions, checked_actions
 from feedbackgen.environments.bullet import BulletEnv
 from feedbackgen.errors import DataError
@@ -137,6 +138,6 @@ class GymnasiumEnv:
 
 
 def _make(task: Task) -> gymnasium.Env:
-    if task.suite == "bullet-safety-gym":
+    if task.suite == BULLET:
         return BulletEnv(task)
     return make_registered(task.name)

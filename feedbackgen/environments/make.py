@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from feedbackgen.dsrl import BULLET
 from feedbackgen.errors import SimulatorMissing
 from feedbackgen.tasks import Task, get_task
 
@@ -64,10 +66,21 @@ def make_env_batch(task: str, n_environments: int) -> "NavigationBatch | Velocit
         return make_batch(known, n_environments)
 
 
+def is_installed(task: str) -> bool:
+    """Whether the package that a task's environment comes from is here.
+
+    Raises:
+        TaskError: no such task.
+    """
+    suite = get_task(task).suite
+    package = "bullet_safety_gym" if suite == BULLET else "safety_gymnasium" if suite in OURS else "gymnasium"
+    return find_spec(package) is not None
+
+
 @contextmanager
 def _simulator(task: Task) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        install = INSTALL_BULLET if task.suite == "bullet-safety-gym" else INSTALL_SIMULATOR
+        install = INSTALL_BULLET if task.suite == BULLET else INSTALL_SIMULATOR
         raise SimulatorMissing(f"{task.name} needs the simulator ({error.name} is not installed): {install}") from error

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from feedbackgen.errors import DataError, RecipeError, StoreError
+from presa import benchmark
 from presa.benchmark import BenchmarkRecipe, _write_results, load_benchmark, read_table, run_benchmark
 
 TINY = BenchmarkRecipe(
@@ -39,7 +40,8 @@ def test_every_combination_is_a_run_of_its_own():
 
 def test_what_ships_can_be_read_and_core_has_ten_tasks_and_the_test_seeds():
     core = load_benchmark("core")
-    assert len(core.tasks) == 10 and core.seeds == (10, 11, 12, 13, 14) and core.noises == (0.0, 0.1)
+    assert len(core.tasks) == 10 and len(core.optional_tasks) == 2
+    assert core.seeds == (10, 11, 12, 13, 14) and core.noises == (0.0, 0.1)
     quick = load_benchmark("quick")
     assert (len(quick.tasks), len(quick.methods)) == (2, 3)
     for name, factor in (("noise", "noises"), ("pairs", "n_pairs"), ("segment-length", "segment_lengths")):
@@ -65,6 +67,16 @@ def test_what_ships_can_be_read_and_core_has_ten_tasks_and_the_test_seeds():
 def test_a_recipe_is_checked_before_anything_runs(change, message):
     with pytest.raises(RecipeError, match=message):
         replace(TINY, **change)
+
+
+def test_an_optional_task_is_run_where_its_simulator_is(monkeypatch):
+    recipe = replace(TINY, optional_tasks=("SafetyCarRun-mixed",))
+    monkeypatch.setattr(benchmark, "is_installed", lambda task: task != "SafetyCarRun-v0")
+    assert {cell.task for cell in recipe.cells()} == {"SafetyPointCircle1-mixed"}
+    monkeypatch.setattr(benchmark, "is_installed", lambda task: True)
+    assert {cell.task for cell in recipe.cells()} == {"SafetyPointCircle1-mixed", "SafetyCarRun-mixed"}
+    with pytest.raises(RecipeError, match="SafetyCarFly"):
+        replace(TINY, optional_tasks=("SafetyCarFly-mixed",))
 
 
 def test_a_file_is_read_or_refused_in_one_line(tmp_path):

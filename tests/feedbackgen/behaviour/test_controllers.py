@@ -160,7 +160,50 @@ def test_only_the_goal_button_may_be_touched():
     assert abs(y[0]) > 0.3
 
 
-@pytest.mark.parametrize("task", [*CONTROLLED, "SafetySwimmerVelocity-v1"])
+def bullet(task: str, seen: list[float], **parameters: float) -> np.ndarray:
+    """What the starts, with changes, do in one of Bullet's tasks."""
+    known = get_task(task)
+    policy = ControllerPolicy(name="x", task=task, parameters=starts(task) | parameters)
+    values = np.zeros(known.observation_dim)
+    values[: len(seen)] = seen
+    return policy.act(values, np.random.default_rng(0))
+
+
+def test_bullets_ball_is_pushed_by_what_its_velocity_lacks():
+    # 1 m left of the middle, at 1 m/s along the track: it lacks 1 m/s ahead, and 1 m/s to the right.
+    action = bullet("SafetyBallRun-v0", [0.0, 0.1, 0.2, 0.0], speed=2.0, centring=1.0, force_gain=0.5)
+    assert action == pytest.approx([0.5, -0.5])
+    # Once over the middle of its lane it is pushed back, whatever the lane.
+    action = bullet("SafetyBallRun-v0", [0.0, 0.1, 0.4, 0.0], speed=2.0, centring=1.0, lane=1.5, force_gain=0.5)
+    assert action == pytest.approx([0.0, 0.25])
+
+
+def test_bullets_circle_is_gone_round_clockwise_inside_the_walls():
+    round_it = {"radius": 7.0, "wall": 8.0, "lead": 0.3, "speed": 0.5, "speed_at_wall": 0.5, "force_gain": 1.0}
+    top = bullet("SafetyBallCircle-v0", [0.0, 0.7], **round_it)
+    assert top == pytest.approx([0.5, 0.0], abs=0.02)
+    # At the wall, which stands inside the circle there: along it, not out over it.
+    right = bullet("SafetyBallCircle-v0", [0.5, 0.0], **round_it | {"wall": 5.0})
+    assert right == pytest.approx([0.0, -0.5], abs=1e-6)
+
+
+def test_bullets_car_backs_along_its_way_and_steers_the_other_way_round():
+    # Heading back along the track (sine 0, cosine -1), its rear goes ahead.
+    straight = bullet("SafetyCarRun-v0", [0.0, 0.0, 0.0, 0.0, 0.0, -1.0], speed=2.0, thrust_gain=0.25)
+    assert straight == pytest.approx([-0.5, 0.0])
+    # 1 m to the left of the middle its rear must turn right; backing, that is a positive angle of the wheels.
+    aside = bullet("SafetyCarRun-v0", [0.0, 0.1, 0.0, 0.0, 0.0, -1.0], speed=2.0, centring=1.0, turn_gain=0.5)
+    assert aside[1] == pytest.approx(0.5 * 2.0 / (np.sqrt(5.0) + 2.0))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *CONTROLLED,
+        "SafetySwimmerVelocity-v1",
+        *(f"Safety{name}-v0" for name in ("BallCircle", "BallRun", "CarCircle", "CarRun")),
+    ],
+)
 def test_a_row_has_the_bits_it_has_alone(task):
     known = get_task(task)
     rng = np.random.default_rng(0)
@@ -212,3 +255,5 @@ def test_files_that_are_no_controllers_of_the_task_are_refused(tmp_path):
 def test_a_task_without_a_controller_is_refused():
     with pytest.raises(PolicyError, match="no controller for SafetyAntGoal1-v0; there is one for the Swimmer"):
         parameters_of("SafetyAntGoal1-v0")
+    with pytest.raises(PolicyError, match=r"no controller for SafetyDroneRun-v0; .* for Bullet's Ball and Car"):
+        parameters_of("SafetyDroneRun-v0")
