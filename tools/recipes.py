@@ -136,12 +136,11 @@ branch it was at), to the same bytes on the same machine and versions.
 
 ## Beside DSRL
 
-Best return, largest cost and best return of a safe episode (cost at most DSRL's least
-limit: 20, and 10 on Bullet), of the measured episodes that keep
-the recipe's cost cap; DSRL's are the extremes of its datasets, after its own filtering. Wanted are 90 % of DSRL's best
-return, its largest cost, and a safe return of 60 % of its best; where one is missed, the last column says how much of
-it is reached. `fbgen policies train TASK` makes a population anew, in a few minutes of one
-core (Ant: about half an hour). Written by `python tools/recipes.py --page`.
+Best return, largest cost and best return of a safe episode (its cost at most DSRL's least limit: 20, on Bullet 10),
+of the measured episodes that keep the recipe's cost cap; DSRL's are the extremes of its datasets, after its own
+filtering. Wanted are 90 % of DSRL's best return, its largest cost, and a safe return of 60 % of its best; where one is
+missed, the last column says how much of it is reached. `fbgen policies train TASK` makes a population anew, in a few
+minutes of one core (Ant: about half an hour). Written by `python tools/recipes.py --page`.
 
 {rows}
 
