@@ -45,6 +45,15 @@ def test_a_copy_varies_two_fifths_of_the_parameters_inside_their_ranges():
     assert np.mean(np.abs(inside - 0.5)) > 0.1
 
 
+@pytest.mark.parametrize("name", ["BallCircle", "BallRun", "CarCircle", "CarRun"])
+def test_what_bullet_has_of_its_own_is_of_parameters_that_there_are(name):
+    task = f"Safety{name}-v0"
+    own = {key: each for key, each in search.variants_for(task).items() if search.VARIANTS.get(key) != each}
+    assert len(own) == 3
+    for changes in (*(each.changes for each in own.values()), *search.stages_for(task)[1].guesses):
+        assert changes and changes.keys() <= parameters_of(task).keys()
+
+
 @pytest.mark.simulator
 def test_a_search_that_is_killed_goes_on_to_the_same_bytes(tmp_path):
     heard = []
