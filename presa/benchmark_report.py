@@ -346,8 +346,8 @@ def _pictures(results: Results, folder: Path) -> list[tuple[str, str]]:
 def _draw_plane(results: Results, feedback: tuple[float, ...], path: Path) -> None:
     """A panel for each task: each run a small mark, each method's mean a large one."""
     tasks = sorted({run.task for run in results.runs})
-    n_columns = min(5, len(tasks))
-    n_rows = -(-len(tasks) // n_columns)
+    n_rows = -(-len(tasks) // 5)
+    n_columns = -(-len(tasks) // n_rows)
     size = (1.6 + 2.8 * n_columns, 2.9 * n_rows)
     figure, axes = pyplot().subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
     for panel in axes.flat[len(tasks) :]:
