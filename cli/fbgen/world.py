@@ -87,7 +87,7 @@ def list_policies(
     if not infos:
         say(
             f"{task} ships no policies yet: use `random`; `fbgen policies train TASK` makes some for DSRL's "
-            "Safety-Gymnasium tasks"
+            "Safety-Gymnasium tasks, and for Ball and Car on Bullet-Safety-Gym"
         )
         return
     rows = [

@@ -290,11 +290,11 @@ def _round_the_circle(level: int, observations: FloatArray, parameters) -> Vecto
     cosine, sine = -2.0 * observations[:, 10], -2.0 * observations[:, 9]
     # The agent's place in the world, from the centre's place before it.
     world_x, world_y = -(cosine * x - sine * y), -(sine * x + cosine * y)
-    way_x, way_y = round_the_centre(world_x, world_y, parameters, four_boundaries=level > 1)
+    way_x, way_y = _round_the_centre(world_x, world_y, parameters, four_boundaries=level > 1)
     return cosine * way_x + sine * way_y, cosine * way_y - sine * way_x
 
 
-def round_the_centre(
+def _round_the_centre(
     world_x: FloatArray, world_y: FloatArray, parameters: Mapping[str, float], *, four_boundaries: bool
 ) -> Vector:
     """The velocity to aim at in the world, (n,) each: anticlockwise, inside boundaries across x, or across y too."""
@@ -343,7 +343,7 @@ def _act_in_bullet(robot: str, kind: str, observations: FloatArray, parameters) 
     x, y = 10.0 * observations[:, 0], 10.0 * observations[:, 1]
     if kind == "Circle":
         # Clockwise, so that y is mirrored.
-        way_x, mirrored_y = round_the_centre(x, -y, parameters, four_boundaries=False)
+        way_x, mirrored_y = _round_the_centre(x, -y, parameters, four_boundaries=False)
         wish = way_x, -mirrored_y
     else:
         wish = np.full(len(x), parameters["speed"]), parameters["centring"] * (parameters["lane"] - y)

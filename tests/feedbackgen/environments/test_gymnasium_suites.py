@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 
 from feedbackgen import TASKS, get_task, make_env, make_env_batch
 from feedbackgen.collect import collect
-from feedbackgen.environments import bullet
+from feedbackgen.environments import bullet, is_installed, make
 from feedbackgen.episodes import dataset_info, load_episode
 from feedbackgen.errors import DataError, SimulatorMissing, TaskError
 from feedbackgen.recipe import Recipe
@@ -104,6 +104,14 @@ def test_without_bullet_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "bullet_safety_gym", None)
     with pytest.raises(SimulatorMissing, match=r"pip install --no-deps bullet-safety-gym==1\.4\.0"):
         make_env("SafetyBallRun-v0")
+
+
+def test_a_task_is_known_to_be_installed_by_the_package_that_its_environment_comes_from(monkeypatch):
+    monkeypatch.setattr(make, "find_spec", lambda package: None if package == "bullet_safety_gym" else object())
+    assert not is_installed("SafetyCarRun-v0")
+    assert is_installed("SafetyCarCircle1-v0") and is_installed("SafetySwimmerVelocity-v1")
+    with pytest.raises(TaskError, match="SafetyCarFly"):
+        is_installed("SafetyCarFly-v0")
 
 
 class Slope(gymnasium.Env):
