@@ -356,7 +356,7 @@ def _act_in_bullet(robot: str, kind: str, observations: FloatArray, parameters) 
     ahead, left = cosine * wish[0] + sine * wish[1], cosine * wish[1] - sine * wish[0]
     speed = cosine * observations[:, 2] + sine * observations[:, 3]
     size = np.sqrt(ahead * ahead + left * left)
-    angle = 2.0 * left / np.maximum(size + np.abs(ahead), 1e-9)
+    angle = _half_turn_angle(np.abs(ahead), left, size)  # one end always goes first
     throttle = -np.clip(parameters["thrust_gain"] * (size - speed), -1.0, 1.0)
     return np.stack([throttle, -np.clip(parameters["turn_gain"] * angle, -1.0, 1.0)], axis=1)
 
