@@ -66,14 +66,18 @@ class BenchmarkRecipe:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of METHOD or METHOD:PRESET
 
     def __post_init__(self):
-        lists = ("tasks", "methods", "seeds", "noises", "n_pairs", "segment_lengths", "unsafe_shares", "optional_tasks")
+        lists = ("tasks", "optional_tasks", "methods", "seeds", "noises", "n_pairs", "segment_lengths", "unsafe_shares")
         for name in lists:
-            values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not (values or name == "optional_tasks"):
-                raise RecipeError(f"{name}: expected a list with at least one value, got {values!r}")
+            values, needs_one = getattr(self, name), name != "optional_tasks"
+            if not isinstance(values, list | tuple) or (needs_one and not values):
+                expected = "a list with at least one value" if needs_one else "a list"
+                raise RecipeError(f"{name}: expected {expected}, got {values!r}")
             if len(set(values)) < len(values):
                 raise RecipeError(f"{name}: expected each value once, got {list(values)}")
             object.__setattr__(self, name, tuple(values))
+        there = [task for task in self.optional_tasks if task in self.tasks]
+        if there:
+            raise RecipeError(f"optional_tasks: {there[0]} is one of the tasks already")
         if not all(type(seed) is int and seed >= 0 for seed in self.seeds):
             raise RecipeError(f"seeds: expected integers >= 0, got {list(self.seeds)}")
         for name, least in (("n_episodes", 0), ("evaluation_episodes", 1), ("circle_episodes", 0)):

@@ -78,6 +78,7 @@ def list_policies(
     from dataclasses import asdict
 
     from feedbackgen.behaviour import list_policies as shipped
+    from feedbackgen.behaviour.zoo import HOW_TO_MAKE
 
     infos = shipped(task)
     if as_json:
@@ -85,10 +86,7 @@ def list_policies(
         print_json({"policies": entries})
         return
     if not infos:
-        say(
-            f"{task} ships no policies yet: use `random`; `fbgen policies train TASK` makes some for DSRL's "
-            "Safety-Gymnasium tasks, and for Ball and Car on Bullet-Safety-Gym"
-        )
+        say(f"{task} ships no policies yet: use `random`; {HOW_TO_MAKE}")
         return
     rows = [
         (

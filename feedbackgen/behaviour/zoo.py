@@ -12,6 +12,10 @@ from feedbackgen.tasks import get_task
 
 WEIGHTS = Path(__file__).parent / "weights"
 INDEX = "policies.json"
+HOW_TO_MAKE = (
+    "`fbgen policies train TASK` makes some for DSRL's Safety-Gymnasium tasks, and for Ball and Car on "
+    "Bullet-Safety-Gym"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +83,7 @@ def shipped_weights(task: str, name: str) -> Path:
         return path
     names = ["random", *(info.name for info in list_policies(task))]
     if len(names) == 1:
-        raise PolicyError(
-            f"unknown policy {name!r}: {task} ships none yet; use random or a weight file; `fbgen policies train TASK` "
-            "makes some for DSRL's Safety-Gymnasium tasks, and for Ball and Car on Bullet-Safety-Gym"
-        )
+        raise PolicyError(f"unknown policy {name!r}: {task} ships none yet; use random or a weight file; {HOW_TO_MAKE}")
     near = get_close_matches(name, names, n=3) or names
     raise PolicyError(f"unknown policy {name!r} for {task}; did you mean {', '.join(near)}?")
 

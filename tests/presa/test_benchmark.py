@@ -56,6 +56,8 @@ def test_what_ships_can_be_read_and_core_has_ten_tasks_and_the_test_seeds():
         ({"seeds": ()}, "seeds: expected a list with at least one value"),
         ({"seeds": (1, 1)}, "seeds: expected each value once"),
         ({"seeds": (-1,)}, "seeds: expected integers >= 0"),
+        ({"optional_tasks": "SafetyCarRun-mixed"}, "optional_tasks: expected a list, got 'SafetyCarRun-mixed'"),
+        ({"optional_tasks": TINY.tasks}, "optional_tasks: SafetyPointCircle1-mixed is one of the tasks already"),
         ({"methods": ("prsea",)}, "unknown method 'prsea'; did you mean presa"),
         ({"methods": ("presa:papr",)}, "presa has no preset 'papr'"),
         ({"settings": {"cpl": {}}}, "settings.cpl: expected one of the methods, bc, bc-safe"),
