@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,9 +47,11 @@ def test_a_worker_needs_less_than_150_mb(task):
 
     def read_peaks(done, total):
         for worker in multiprocessing.active_children():
-            status = Path(f"/proc/{worker.pid}/status").read_text()
-            # A process that starts or ends has no memory to tell of.
-            peaks.extend(int(peak) for peak in re.findall(r"VmHWM:\s+(\d+) kB", status))
+            # A process that starts or ends has no memory to tell of, and soon no file either: the pool
+            # may reap a worker between the listing and the reading.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/{worker.pid}/status").read_text()
+                peaks.extend(int(peak) for peak in re.findall(r"VmHWM:\s+(\d+) kB", status))
 
     short = replace(RECIPE, task=task, policies={"random": 1.0}, n_episodes=32, max_episode_steps=10)
     collect(short, workers=2, progress=read_peaks)
