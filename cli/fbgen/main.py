@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import typer
 
@@ -50,7 +51,8 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Run the command; what the user can put right ends in one line and exit code 1, never in a traceback."""
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, _interrupt)
     try:
         try:
             app()
@@ -78,9 +80,19 @@ def main() -> None:
 
 
 def _interrupt(number, frame) -> None:
+    if _is_importing(frame):
+        # What is raised into PyTorch's own imports aborts the process; so ask again in a moment.
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return
     # A second Ctrl-C must not break into the cleaning up after the first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise Interrupted
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _drop_output() -> None:

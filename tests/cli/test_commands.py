@@ -339,6 +339,19 @@ def interrupted(arguments, until) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(arguments, process.returncode, out, error)
 
 
+def test_ctrl_c_waits_for_the_end_of_an_import():
+    """PyTorch's aborts the process where an exception is raised into it."""
+    Path("interrupted.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('imported')\n")
+    Path("script.py").write_text(
+        "import time\nfrom fbgen import main\n\n"
+        "def command():\n    import interrupted\n    time.sleep(60)\n\n"
+        "main.app = command\nmain.main()\n"
+    )
+    result = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=50)
+    assert (result.returncode, result.stdout) == (1, "imported\n")
+    assert "interrupted" in one_line(result.stderr)
+
+
 @pytest.mark.simulator
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_in_collect_leaves_nothing_under_the_name(datasets, workers):
