@@ -88,7 +88,9 @@ def resolve_feedback(feedback: str | Path) -> Path:
             raise
         store = feedback_path(dataset, name)
     if not store.is_dir():
-        raise StoreError(_no_feedback(f"dataset {dataset}", store.parent, name) + f", or run `fbgen label {dataset}`")
+        raise StoreError(
+            _no_feedback(f"dataset {dataset}", store.parent, name) + f"; to make one, run `fbgen label {dataset}`"
+        )
     return store
 
 

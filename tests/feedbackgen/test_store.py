@@ -129,14 +129,14 @@ def test_an_absent_name_is_refused_with_those_that_are_there(path):
     with pytest.raises(StoreError) as refusal:
         open_feedback(f"{DATASET}/defualt")
     assert str(refusal.value) == (
-        f"dataset {DATASET}: no feedback named 'defualt'; there is default, or run `fbgen label {DATASET}`"
+        f"dataset {DATASET}: no feedback named 'defualt'; there is default; to make one, run `fbgen label {DATASET}`"
     )
     with pytest.raises(StoreError, match=r"no feedback named 'gone'; there is default"):
         open_feedback(path.with_name("gone.zarr"))
 
 
 def test_an_unlabelled_dataset_is_refused_with_the_command(path):
-    with pytest.raises(StoreError, match=f"there is none yet, or run `fbgen label {DATASET}`"):
+    with pytest.raises(StoreError, match=f"there is none yet; to make one, run `fbgen label {DATASET}`"):
         open_feedback(DATASET)
 
 
