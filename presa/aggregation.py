@@ -7,6 +7,7 @@ once. Flips show as observed shares that crowd near e and 1 - e instead of 0 and
 episodes with a normal prior, P(second) = e + (1 - 2 e) sigmoid(score_second - score_first).
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ BETA_PARAMETERS = np.array([0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0])
 N_SHARES = 200  # cells of the grid over clean shares
 N_SCORING_STEPS = 25
 N_CONJUGATE_STEPS = 50
+FEW_EPISODES = 5  # that the reference clones the equivalent of, before we warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,17 @@ def cloning_weights(safe: FloatArray, scores: FloatArray, config: AggregationCon
     std = np.sqrt(np.average((scores - mean) ** 2, weights=weights))
     weights = weights * _sigmoid(config.preference_sharpness * (scores - mean) / max(std, 1e-6))
     return weights / weights.mean()
+
+
+def reference_weights(data: LearningData, beliefs: EpisodeBeliefs) -> FloatArray:
+    """By which the reference clones each step, (n_steps,); warns where the labels single out few episodes."""
+    if beliefs.n_effective < FEW_EPISODES:
+        warnings.warn(
+            f"the reference clones the equivalent of {beliefs.n_effective:.1f} episodes; more labels, or a lower "
+            "aggregation.preference_sharpness or safe_share, would steady it",
+            stacklevel=2,
+        )
+    return np.repeat(beliefs.cloning_weights, np.diff(data.episode_starts))
 
 
 def safe_posterior(n_safe: IntArray, n_unsafe: IntArray, safe_share: float) -> tuple[FloatArray, float]:

@@ -279,12 +279,6 @@ def _estimates(learner: Any) -> dict[str, float]:
     beliefs = getattr(learner, "beliefs", None)
     if beliefs is None:
         return {}
-    if beliefs.n_effective < 5:
-        warnings.warn(
-            f"the reference clones the equivalent of {beliefs.n_effective:.1f} episodes; more labels, or a lower "
-            "aggregation.preference_sharpness or safe_share, would steady it",
-            stacklevel=2,
-        )
     return {
         "safety_flip_rate": beliefs.safety_flip_rate,
         "preference_flip_rate": beliefs.preference_flip_rate,

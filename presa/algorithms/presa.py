@@ -25,7 +25,7 @@ from torch import Tensor
 from feedbackgen.errors import DataError, RecipeError
 from feedbackgen.seeding import stream
 from feedbackgen.types import FloatArray, IntArray
-from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate
+from presa.aggregation import AggregationConfig, EpisodeBeliefs, aggregate, reference_weights
 from presa.batch import LearningData, gather, require_preferences, require_safety_labels, sample_segment_steps
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import (
@@ -427,7 +427,7 @@ def _reference_weights(data: LearningData, config: PreSaConfig, beliefs: Episode
     if config.reference == "safe":
         return safe_segment_weights(data)
     assert beliefs is not None
-    return np.repeat(beliefs.cloning_weights, np.diff(data.episode_starts))
+    return reference_weights(data, beliefs)
 
 
 def _segment_safety(data: LearningData, config: PreSaConfig, beliefs: EpisodeBeliefs | None) -> IntArray:

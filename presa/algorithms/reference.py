@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from presa.aggregation import AggregationConfig, aggregate
+from presa.aggregation import AggregationConfig, aggregate, reference_weights
 from presa.batch import LearningData, require_preferences, require_safety_labels
 from presa.checkpoint import load_training_tensors, training_tensors
 from presa.cloning import Cloning, CloningConfig, adam, new_policy
@@ -41,7 +41,7 @@ class Reference:
         self.n_steps = config.cloning.n_steps + config.refining.n_steps
         self.policy = new_policy(data, config.policy, seed)
         self.beliefs = aggregate(data, config.aggregation)
-        weights = np.repeat(self.beliefs.cloning_weights, np.diff(data.episode_starts))
+        weights = reference_weights(data, self.beliefs)
         self._optimizer = adam(self.policy, config.cloning.learning_rate)
         shared = (self.policy, self._optimizer, data)
         self._cloning = Cloning(*shared, np.ones(data.n_steps), config.cloning, seed, "all")

@@ -1,8 +1,18 @@
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from feedbackgen.errors import RecipeError
-from presa.aggregation import AggregationConfig, aggregate, cloning_weights, episode_scores, safe_posterior
+from presa.aggregation import (
+    AggregationConfig,
+    aggregate,
+    cloning_weights,
+    episode_scores,
+    reference_weights,
+    safe_posterior,
+)
 
 
 def simulated_labels(flip_rate, rng, n_episodes=400, n_labels=25):
@@ -89,6 +99,19 @@ def test_beliefs_of_a_dataset_name_its_safe_and_good_episodes(noisy_data):
     of_kind = [beliefs.cloning_weights[kinds == kind].mean() for kind in range(3)]
     assert of_kind[1] > 2 * max(of_kind[0], of_kind[2])
     assert beliefs.safety_flip_rate == pytest.approx(0.1, abs=0.05)
+
+
+def test_a_reference_of_few_episodes_is_warned_of(data):
+    beliefs = replace(aggregate(data, AggregationConfig()), cloning_weights=np.zeros(data.n_episodes))
+    beliefs.cloning_weights[:4] = 15, 15, 15, 15
+    with pytest.warns(UserWarning, match=r"the reference clones the equivalent of 4\.0 episodes; more labels, or"):
+        weights = reference_weights(data, beliefs)
+    ends = data.episode_starts[4]
+    assert (weights[:ends] == 15).all() and (weights[ends:] == 0).all() and len(weights) == data.n_steps
+    beliefs.cloning_weights[4] = 15  # the equivalent of five
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reference_weights(data, beliefs)
 
 
 @pytest.mark.parametrize("values", [{"safe_share": 1.0}, {"safe_power": -1.0}, {"score_std": 0.0}])

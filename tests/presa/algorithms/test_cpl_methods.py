@@ -33,16 +33,31 @@ def test_cpl_follows_the_reward_into_the_unsafe_and_safety_first_does_not(data, 
     assert 0.1 < learnt_gain(CPLSafetyFirst(data, small(CPLSafetyFirstConfig, small_config), 0)) < 0.6
 
 
-def test_a_segment_judged_unsafe_loses_to_one_judged_safe(data):
-    few = replace(
-        data,
-        pairs=np.array([[0, 1], [1, 0], [0, 2], [2, 3]]),
-        preferences=np.float32([1, 0.5, 1, 0.5]),
-        safety_segments=np.array([0, 1, 2]),
-        safety_labels=np.array([1, -1, 1]),
+def test_safety_decides_first_as_far_as_it_is_known():
+    first, second = np.array([1, 0, 1, 0, 0.8, 0.5]), np.array([0, 1, 1, 0, 0.5, 0.5])
+    preferences = np.array([1, 0.5, 1, 0.5, 1, 0])
+    # Sure: the safe one wins the first two, the preference stands in the next two. Else: the second alone is safe with
+    # 0.2 * 0.5, the first alone with 0.8 * 0.5, so 0.1 + (1 - 0.1 - 0.4) * 1; and 0.25 + (1 - 0.25 - 0.25) * 0.
+    np.testing.assert_allclose(safety_first(first, second, preferences), [0, 1, 1, 0.5, 0.6, 0.25])
+    np.testing.assert_allclose(
+        safety_first(second, first, 1 - preferences), 1 - safety_first(first, second, preferences)
     )
-    # 0 safe, 1 unsafe, 2 safe, 3 never judged: the first two pairs are decided by safety, the others stand.
-    np.testing.assert_array_equal(safety_first(few), [0, 1, 1, 0.5])
+
+
+def test_safety_decides_also_where_no_segment_of_a_pair_was_judged(data, small_config):
+    # As `fbgen label` draws them: preferences are of other segments than safety labels.
+    judged = data.safety_segments % 2 == 0
+    odd = (data.pairs % 2 == 1).all(axis=1)
+    apart = replace(
+        data,
+        pairs=data.pairs[odd],
+        preferences=data.preferences[odd],
+        safety_segments=data.safety_segments[judged],
+        safety_labels=data.safety_labels[judged],
+    )
+    assert odd.sum() > 50 and not np.isin(apart.pairs, apart.safety_segments).any()
+    learner = CPLSafetyFirst(apart, small(CPLSafetyFirstConfig, small_config), 0)
+    assert 0.1 < learnt_gain(learner) < 0.6
 
 
 def test_swapping_a_pair_swaps_the_label():
