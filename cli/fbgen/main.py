@@ -51,8 +51,7 @@ class Interrupted(BaseException):
 
 def main() -> None:
     """Run the command; what the user can put right ends in one line and exit code 1, never in a traceback."""
-    for number in (signal.SIGINT, signal.SIGALRM):
-        signal.signal(number, _interrupt)
+    _on_interrupt(_interrupt)
     try:
         try:
             app()
@@ -84,9 +83,14 @@ def _interrupt(number, frame) -> None:
         # What is raised into PyTorch's own imports aborts the process; so ask again in a moment.
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         return
-    # A second Ctrl-C must not break into the cleaning up after the first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A second Ctrl-C, or one that was put off, must not break into the cleaning up after the first.
+    _on_interrupt(signal.SIG_IGN)
     raise Interrupted
+
+
+def _on_interrupt(handler) -> None:
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, handler)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

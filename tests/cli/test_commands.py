@@ -352,6 +352,19 @@ def test_ctrl_c_waits_for_the_end_of_an_import():
     assert "interrupted" in one_line(result.stderr)
 
 
+def test_a_ctrl_c_that_was_put_off_does_not_break_into_the_cleaning_up_after_a_second():
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGALRM)]
+    try:
+        main_module._on_interrupt(main_module._interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # as an import does that Ctrl-C has met
+        with pytest.raises(main_module.Interrupted):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)  # cleaning up
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+
+
 @pytest.mark.simulator
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_in_collect_leaves_nothing_under_the_name(datasets, workers):
