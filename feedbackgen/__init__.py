@@ -1,5 +1,10 @@
 """Make offline data and feedback on it."""
 
+# ruff: noqa: E402
+from feedbackgen import arithmetic
+
+arithmetic.choose_common()  # before numpy is imported
+
 from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.environments.gymnasium_twins import register as _register_gymnasium_twins
 from feedbackgen.environments.metadrive import register as _register_metadrive

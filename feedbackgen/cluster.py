@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from feedbackgen import arithmetic
 from feedbackgen.errors import FeedbackgenError, MissingDependency, StoreError
 from feedbackgen.jobs import Job, play_jobs, split_jobs
 from feedbackgen.provenance import versions
@@ -68,7 +69,8 @@ def call_on_cluster(
 def _call_each(
     ray: Any, address: str, function: Callable[..., Any], calls: Iterable[tuple]
 ) -> Generator[tuple[tuple, Any], None, None]:
-    remote, waiting = ray.remote(num_cpus=1)(function), iter(calls)
+    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": arithmetic.common()})(function)
+    waiting = iter(calls)
     running: dict[Any, tuple] = {}
 
     def submit() -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import as_completed
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from feedbackgen import arithmetic
 from feedbackgen.behaviour import list_policies
 from feedbackgen.cluster import play_on_cluster, require_answer
 from feedbackgen.episodes import DatasetInfo, dataset_info, datasets_root, write_dataset
@@ -105,7 +106,7 @@ def _episodes(
     report(0)
     if isinstance(players, str):
         work = _send_out(folder, recipe, todo, players, report)
-    elif players == 1:
+    elif players == 1 and not arithmetic.came_too_late():
         work = _work_alone(folder, recipe, todo, report)
     else:
         work = _share(folder, recipe, todo, players, report)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedbackgen import arithmetic
 from feedbackgen.collect import collect
 from feedbackgen.episodes import DatasetInfo, dataset_info
 from feedbackgen.errors import DataError
@@ -57,7 +58,11 @@ def rebuild(
         others = [f"{name} {there} here {here}" for name, there, here in _other_versions(info.versions)]
         if others:
             note = f"collected with {', '.join(others)}"
-            results = [result if result.equal else _with(result, note) for result in results]
+        elif arithmetic.came_too_late():
+            note = "numpy was imported before feedbackgen, and rounds as on few processors; use `fbgen rebuild`"
+        else:
+            note = "the software is the same: on a processor of another kind, or changed since?"
+        results = [result if result.equal else _with(result, note) for result in results]
     return results
 
 

@@ -8,6 +8,7 @@ import h5py
 import pytest
 from samples import DATASET, TASK, make_dataset
 
+from feedbackgen import arithmetic
 from feedbackgen.collect import collect
 from feedbackgen.errors import DataError
 from feedbackgen.label import LabelConfig, label
@@ -31,6 +32,10 @@ def test_a_pulled_bundle_is_built_again(tmp_path, monkeypatch):
     assert [(result.part, result.equal) for result in results] == [("trajectories", True), ("feedback default", True)]
     with h5py.File(pulled / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0/rewards"][0] += 1
+    first = rebuild(pulled)[0]
+    assert not first.equal and first.detail.endswith("on a processor of another kind, or changed since?")
+    monkeypatch.setattr(arithmetic, "came_too_late", lambda: True)
+    assert "numpy was imported before feedbackgen" in rebuild(pulled)[0].detail
     metadata = pulled / "data" / "metadata.json"
     content = json.loads(metadata.read_text())
     content["fbgen"]["versions"]["mujoco"] = "2.3.3"
