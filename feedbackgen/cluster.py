@@ -69,8 +69,7 @@ def call_on_cluster(
 def _call_each(
     ray: Any, address: str, function: Callable[..., Any], calls: Iterable[tuple]
 ) -> Generator[tuple[tuple, Any], None, None]:
-    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": arithmetic.common()})(function)
-    waiting = iter(calls)
+    remote, waiting = ray.remote(num_cpus=1)(function), iter(calls)
     running: dict[Any, tuple] = {}
 
     def submit() -> None:
@@ -95,7 +94,7 @@ def _count_cpus(ray: Any) -> int:
 
 
 def _call_guarded(expected: dict[str, str], function: Callable[..., Any], *arguments: Any) -> Any:
-    _require_versions(expected)
+    _require_same_bytes(expected)
     return function(*arguments)
 
 
@@ -125,13 +124,13 @@ def require_answer(address: str) -> None:
 
 def _play_part(recipe: Recipe, jobs: list[Job], expected: dict[str, str]) -> list[bytes]:
     """On a node of the cluster: shards in the order of the jobs."""
-    _require_versions(expected)
+    _require_same_bytes(expected)
     shards: dict[int, bytes] = {}
     play_jobs(recipe, jobs, lambda job, shard: shards.__setitem__(job.number, shard))
     return [shards[job.number] for job in jobs]
 
 
-def _require_versions(expected: dict[str, str]) -> None:
+def _require_same_bytes(expected: dict[str, str]) -> None:
     found = versions()
     others = [f"{name} {found.get(name)} instead of {version}" for name, version in expected.items()
               if found.get(name) != version]  # fmt: skip
@@ -139,6 +138,12 @@ def _require_versions(expected: dict[str, str]) -> None:
         raise StoreError(
             f"node {socket.gethostname()} runs {', '.join(others)}; install the same on every node, "
             "or the bytes would depend on who plays"
+        )
+    if arithmetic.came_too_late():
+        settings = " ".join(f"{name}='{value}'" for name, value in arithmetic.common().items())
+        raise StoreError(
+            f"node {socket.gethostname()} imported numpy before feedbackgen, and rounds as on few processors; start "
+            f"Ray there with {settings}, or the bytes would depend on who plays"
         )
 
 

@@ -128,6 +128,14 @@ def test_a_node_with_other_software_is_refused(address, monkeypatch):
         collect(RECIPE, ray=address)
 
 
+def test_a_node_that_rounds_otherwise_is_refused(monkeypatch):
+    monkeypatch.setattr(cluster.arithmetic, "came_too_late", lambda: True)
+    with pytest.raises(
+        StoreError, match=r"node .* rounds as on few processors; start Ray there with OPENBLAS_CORETYPE='H"
+    ):
+        cluster._play_part(RECIPE, [], cluster.versions())
+
+
 @pytest.mark.simulator
 @pytest.mark.slow
 def test_a_node_whose_worker_dies_each_time_is_one_line(address, monkeypatch):
