@@ -49,6 +49,12 @@ def test_bcq_lag_chooses_the_reckless_action_only_where_it_costs_nothing(rewarde
 def test_the_preset_osrl_has_the_numbers_of_osrl():
     preset = PRESETS["osrl"]
     assert (preset.n_steps, preset.batch_size, preset.shift_max, preset.lowest_weight) == (100_000, 512, 0.05, 0.75)
+    assert preset.target_rate == 0.005
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_the_budget_is_several_times_that_in_which_a_value_comes_to_rest(preset):
+    assert preset.n_steps * preset.target_rate * (1 - preset.discount) > 4
 
 
 @pytest.mark.parametrize(
