@@ -4,9 +4,9 @@ A VAE proposes actions like the dataset's (Fujimoto et al., "Off-Policy Deep Rei
 Exploration", ICML 2019); values rest on the best of some proposals, a shift of each climbs the reward value less the
 multiplier times the cost value, and a controller moves the multiplier while the cost value exceeds its limit.
 
-We differ from OSRL, whose numbers the preset ``osrl`` holds: an episode's own end stops the cost value too, and
-``default`` acts by the best of ten proposals as BCQ does, by the very quantity that the shift climbs; OSRL acts by one.
-A value comes to rest in some ``1 / (target_rate * (1 - discount))`` updates, 20,000 by OSRL's numbers, 2,000 by ours.
+We differ from OSRL, whose numbers the preset ``osrl`` holds: an episode's own end stops the cost value too, its
+targets are at least 0, and ``default`` acts by the best of ten proposals as BCQ does, by the very quantity that the shift
+climbs; OSRL acts by one. A value comes to rest in some ``1 / (target_rate * (1 - discount))`` updates, 20,000 by OSRL's numbers, 2,000 by ours.
 """
 
 import copy
@@ -168,7 +168,9 @@ class BCQLag:
         actions = target.shifted(following, decoded)
         kept = config.discount * batch.continuing
         targets = config.reward_scale * batch.rewards + kept * self._best(target.critics, following, actions)
-        return targets, batch.costs + kept * self._best(target.cost_critics, following, actions)
+        # No cost is negative, so no cost value is; below 0, networks would bootstrap each other further down.
+        cost_values = self._best(target.cost_critics, following, actions).clamp(min=0)
+        return targets, batch.costs + kept * cost_values
 
     def _best(self, critics: Critics, observations: Tensor, actions: Tensor) -> Tensor:
         values = soft_lowest(critics(observations, actions), self._config.lowest_weight)

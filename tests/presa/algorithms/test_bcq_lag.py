@@ -8,6 +8,7 @@ import torch
 
 from feedbackgen.errors import RecipeError
 from presa.algorithms.bcq_lag import PRESETS, BCQLag, BCQLagConfig, soft_lowest
+from presa.critics import draw_transitions
 
 SMALL = BCQLagConfig(
     shift_sizes=(16,),
@@ -36,6 +37,16 @@ def learnt_gain(learner) -> float:
 def test_the_soft_lowest_of_two_critics_worked_by_hand():
     # 0.75 * 1 + 0.25 * 3 = 1.5
     assert soft_lowest(torch.tensor([[3.0], [1.0]]), 0.75).item() == pytest.approx(1.5)
+
+
+def test_cost_values_below_0_are_not_learnt_from(rewarded):
+    learner = BCQLag(rewarded, SMALL, 0)
+    with torch.no_grad():
+        for network in learner._target.cost_critics.networks:
+            network[-1].bias.fill_(-100.0)
+    batch = draw_transitions(rewarded, 50, torch.Generator().manual_seed(0))
+    _, cost_targets = learner._targets(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(cost_targets, batch.costs)
 
 
 def test_bcq_lag_chooses_the_reckless_action_only_where_it_costs_nothing(rewarded):
