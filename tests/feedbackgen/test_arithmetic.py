@@ -22,7 +22,6 @@ print([library["architecture"] for library in threadpoolctl.threadpool_info()], 
 COLLECT = """
 from feedbackgen.collect import collect
 from feedbackgen.label import LabelConfig, label
-from feedbackgen.provenance import folder_hash
 from feedbackgen.recipe import Recipe
 
 if __name__ == "__main__":
@@ -30,10 +29,11 @@ if __name__ == "__main__":
         task="SafetyPointGoal1-v0", policies={"expert": 1}, n_episodes=4, max_episode_steps=200, name="same"
     )
     info = collect(recipe)
-    print(info.fingerprint[:16], folder_hash(label(info.path, LabelConfig(n_pairs=50, segment_length=16)).path)[:16])
+    summary = label(info.path, LabelConfig(n_pairs=50, segment_length=16))
+    print(info.fingerprint[:16], summary.statistics["return_scale"])
 """
 # What processors with AVX2 alone give; another mujoco, or another libm, may well give others.
-FINGERPRINT, FEEDBACK = "090b571c30ac1257", "983fa8a0f51a1b7a"
+FINGERPRINT, RETURN_SCALE = "090b571c30ac1257", "0.6138832614340679"
 
 
 def run(code: str, folder, **environment: str) -> str:
@@ -66,7 +66,7 @@ def test_what_the_user_chose_stands(tmp_path):
 def test_the_bytes_are_those_of_other_processors(tmp_path):
     if platform.machine() != "x86_64" or "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("the processor has no AVX2")
-    assert run(COLLECT, tmp_path).split() == [FINGERPRINT, FEEDBACK]
+    assert run(COLLECT, tmp_path).split() == [FINGERPRINT, RETURN_SCALE]
 
 
 @needs_avx512
