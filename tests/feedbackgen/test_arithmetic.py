@@ -73,3 +73,13 @@ def test_the_bytes_are_those_of_other_processors(tmp_path):
 @pytest.mark.simulator
 def test_numpy_that_was_imported_before_does_not_play(tmp_path):
     assert run("import numpy\n" + COLLECT, tmp_path).split()[0] == FINGERPRINT
+
+
+@pytest.mark.parametrize(("has_it", "chosen"), [(False, {}), (True, arithmetic.common())])
+def test_only_where_there_is_avx512_anything_is_set(monkeypatch, has_it, chosen):
+    for name in arithmetic.common():
+        monkeypatch.setenv(name, "")  # so that it is put back as it was
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(arithmetic, "_has_avx512", lambda: has_it)
+    arithmetic.choose_common()
+    assert {name: os.environ[name] for name in arithmetic.common() if name in os.environ} == chosen
