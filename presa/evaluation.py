@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from feedbackgen import arithmetic
 from feedbackgen.environments import make_env, make_env_batch
 from feedbackgen.errors import RecipeError, StoreError
 from feedbackgen.files import writing_to
@@ -159,7 +160,7 @@ def read_provenance(run: str | Path) -> dict:
 def _play(run: Path, task: str, seeds: list[int], workers: int, progress) -> list[tuple[float, float, int]]:
     report = progress or (lambda done, total: None)
     report(0, len(seeds))
-    if workers == 1:
+    if workers == 1 and not arithmetic.came_too_late():
         return _play_episodes(run, task, seeds, lambda n_done: report(n_done, len(seeds)))
     size = min(-(-len(seeds) // workers), N_LANES)
     jobs = [seeds[start : start + size] for start in range(0, len(seeds), size)]

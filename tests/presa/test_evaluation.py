@@ -1,12 +1,16 @@
 """Where evaluation episodes start, and that each is played as if alone."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from feedbackgen import arithmetic
 from feedbackgen.environments import make_env
 from feedbackgen.errors import RecipeError
 from feedbackgen.rollout import rollout
@@ -98,3 +102,10 @@ def test_a_policy_that_observes_is_told_of_the_steps_that_are_filmed(monkeypatch
     evaluation._film(tmp_path, CIRCLE, 0, tmp_path / "film.mp4")
     assert told == [(1.0, 0.0), (-2.0, 3.0)]
     assert frames == ["frame"] * 2
+
+
+def test_whoever_evaluates_first_has_the_arithmetic_of_all_processors():
+    code = "import presa.evaluation; from feedbackgen.arithmetic import came_too_late; print(came_too_late())"
+    settings = {name: value for name, value in os.environ.items() if name not in arithmetic.common()}
+    shown = subprocess.run([sys.executable, "-c", code], env=settings, check=True, capture_output=True, text=True)
+    assert shown.stdout == "False\n"
