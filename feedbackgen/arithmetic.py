@@ -26,18 +26,23 @@ def choose_common() -> None:
 
 def came_too_late() -> bool:
     """Whether numpy had been imported before the choice was made; a new process starts with it."""
-    from numpy._core._multiarray_umath import __cpu_features__ as active
+    from numpy.lib.introspect import opt_func_info
 
-    return any(active.get(name, False) for name in os.environ.get(NUMPY, "").split())
+    taken = opt_func_info(func_name="^arctan2$", signature="float64")["arctan2"]
+    return any(code["current"] in os.environ.get(NUMPY, "").split() for code in taken.values())
 
 
 def _has_avx512() -> bool:
+    return "avx512vl" in processor_flags()
+
+
+def processor_flags() -> list[str]:
+    """What the processor can do, by Linux's names; empty elsewhere."""
     try:
         with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
+            return next((line for line in file if line.startswith("flags")), "").split()
     except OSError:
-        return False  # no Linux
-    return "avx512vl" in flags.split()
+        return []
 
 
 def _numpy_version() -> tuple[int, ...]:
