@@ -1,7 +1,6 @@
 """Where evaluation episodes start, and that each is played as if alone."""
 
 import json
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from feedbackgen import arithmetic
 from feedbackgen.environments import make_env
 from feedbackgen.errors import RecipeError
 from feedbackgen.rollout import rollout
@@ -104,8 +102,19 @@ def test_a_policy_that_observes_is_told_of_the_steps_that_are_filmed(monkeypatch
     assert frames == ["frame"] * 2
 
 
-def test_whoever_evaluates_first_has_the_arithmetic_of_all_processors():
-    code = "import presa.evaluation; from feedbackgen.arithmetic import came_too_late; print(came_too_late())"
-    settings = {name: value for name, value in os.environ.items() if name not in arithmetic.common()}
-    shown = subprocess.run([sys.executable, "-c", code], env=settings, check=True, capture_output=True, text=True)
-    assert shown.stdout == "False\n"
+WATCH = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print("feedbackgen.arithmetic" in sys.modules)
+
+sys.meta_path.insert(0, Watch())
+import presa.evaluation
+"""
+
+
+def test_whoever_evaluates_first_has_numpys_arithmetic_chosen_before_numpy_comes():
+    shown = subprocess.run([sys.executable, "-c", WATCH], check=True, capture_output=True, text=True)
+    assert shown.stdout == "True\n"
