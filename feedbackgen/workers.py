@@ -30,7 +30,10 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise StoreError("a worker process died (out of memory?); try fewer --workers, and --resume") from error
+        raise StoreError(
+            "a worker process died (out of memory?); try fewer --workers, and --resume; a script of your own needs "
+            "`if __name__ == '__main__':` around what it does"
+        ) from error
     finally:
         processes = list((getattr(pool, "_processes", None) or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)

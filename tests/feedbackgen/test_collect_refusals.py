@@ -57,7 +57,8 @@ def test_a_worker_that_dies_is_one_line_and_what_had_ended_is_kept(tmp_path, und
     root = tmp_path / "killed"
     longer = replace(RECIPE, n_episodes=96)
     with pytest.raises(
-        StoreError, match=r"a worker process died \(out of memory\?\); try fewer --workers, and --resume"
+        StoreError,
+        match=r"a worker process died \(out of memory\?\); try fewer --workers, and --resume; a script of your own",
     ):
         collect(longer, workers=2, root=root, progress=kill_one)
     assert not (root / longer.dataset_id).exists()
