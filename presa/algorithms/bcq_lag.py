@@ -6,7 +6,7 @@ multiplier times the cost value, and a controller moves the multiplier while the
 
 We differ from OSRL, whose numbers the preset ``osrl`` holds: an episode's own end stops the cost value too, its
 targets are at least 0, and ``default`` acts by the best of ten proposals as BCQ does, by the very quantity that the
-shift climbs; OSRL acts by one. A value comes to rest in some ``1 / (target_rate * (1 - discount))`` updates, 20,000 by
+shift climbs; OSRL acts by one. A value's time constant is ``1 / (target_rate * (1 - discount))`` updates, 20,000 by
 OSRL's numbers, 2,000 by ours.
 """
 
